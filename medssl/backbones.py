@@ -1,0 +1,351 @@
+"""A frozen image encoder: any transformers vision model with patch tokens or a final feature map."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModel
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
+
+from medssl import attention
+from medssl.errors import BackboneError
+from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from medssl.registry import BACKBONES
+
+POOLINGS = ("cls", "mean", "cls+mean")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
+UNUSED_WEIGHTS = ("pooler.", "mask_token")
+MAX_PREFIX_TOKENS = 32
+RESAMPLE_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# 8 images of 257 tokens are fastest on the CPUs measured: the activations of one block stay in the cache.
+TOKENS_PER_CPU_BATCH = 8 * 257
+TOKENS_PER_GPU_BATCH = 128 * 257
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All a backbone says of a batch, float32.
+
+    `cls [B, D]` (None for a model without such a token), `patches [B, h, w, D]` (CLS, distillation and register tokens
+    excluded), and `maps [B, h, w, C]`: the last block's first layer norm, or the final feature map (what ViT-CX masks
+    are made of; None unless asked for).
+    """
+
+    cls: torch.Tensor | None
+    patches: torch.Tensor
+    maps: torch.Tensor | None = None
+
+    def pool(self, pooling: str) -> torch.Tensor:
+        """The embeddings `[B, D]` (`[B, 2D]` for "cls+mean"). Raises BackboneError for a pooling that cannot be."""
+        check_pooling(pooling, self.cls is not None)
+        parts = {"cls": self.cls, "mean": self.patches.mean(dim=(1, 2))}
+        return torch.cat([parts[name] for name in pooling.split("+")], dim=-1)
+
+
+def check_pooling(pooling: str, has_cls: bool) -> None:
+    """Raises BackboneError unless the pooling is known and the model has what it needs."""
+    if pooling not in POOLINGS:
+        raise BackboneError(f"Unknown pooling {pooling!r}. Allowed: {', '.join(POOLINGS)}.")
+    if "cls" in pooling and not has_cls:
+        raise BackboneError(f"Pooling {pooling!r} needs a CLS token and this backbone has none. Use pooling 'mean'.")
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
+
+
+class Backbone:
+    """A frozen encoder. Make one with `Backbone.from_pretrained`.
+
+    `encode` and `forward` are always float32: ViT-CX compares probabilities that differ by less than bf16 resolves.
+    `precision` is that of `embed`, the bulk path; "auto" is bf16 where the device has it natively, else fp32.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, id: str, revision: str, preprocess: Preprocess, precision: str = "auto"
+    ) -> None:
+        self.id, self.revision, self.preprocess = id, revision, preprocess
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if precision == "auto":
+            precision = "bf16" if native_bf16(self.device) else "fp32"
+        if precision not in PRECISIONS:
+            raise BackboneError(f"Unknown precision {precision!r}. Allowed: auto, {', '.join(PRECISIONS)}.")
+        self.precision = precision
+        self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+        self._lock = threading.Lock()
+        self._parameters = inspect.signature(model.forward).parameters
+        self._probe()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None, precision: str = "auto") -> Backbone:
+        """Load a registry name, a Hub id or a folder.
+
+        Raises BackboneError when it cannot be found, is no vision encoder, or lacks weights that encoding uses.
+        """
+        name = str(name)
+        spec = BACKBONES.get(name)
+        folder = Path(name)
+        source = spec.hub_id if spec else name
+        if not spec and not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            raise BackboneError(
+                f"No backbone {name!r}. Give a folder that exists, a Hub id like 'facebook/dinov2-small', "
+                f"or one of: {', '.join(BACKBONES)}."
+            )
+        try:
+            with quiet_loading():
+                model, report = AutoModel.from_pretrained(
+                    source, revision=revision or "main", dtype=torch.float32, output_loading_info=True
+                )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise BackboneError(
+                f"Backbone {source!r} (revision {revision or 'main'}) could not be loaded: {first_line(error)} "
+                "Check the name and the network, or give a folder written by save_pretrained."
+            ) from error
+        broken = [key for key in report["missing_keys"] if not any(word in key for word in UNUSED_WEIGHTS)]
+        broken += [str(key) for key in report["mismatched_keys"]]
+        if broken:
+            raise BackboneError(
+                f"Backbone {source!r} lacks {len(broken)} of the weights its config asks for (first: {broken[0]}); "
+                "it would encode with random numbers. Give a complete checkpoint."
+            )
+        local = folder.is_dir() and not spec
+        return cls(
+            model,
+            id=str(folder.resolve()) if local else source,
+            revision=folder_revision(folder) if local else (model.config._commit_hash or revision or "main"),
+            preprocess=default_preprocess(source, revision, model, spec),
+            precision=precision,
+        )
+
+    def _probe(self) -> None:
+        """Learn from one forward of a blank image where the patch tokens are."""
+        config, (height, width) = self.model.config, self.preprocess.size
+        hidden = self._hidden(torch.zeros(1, 3, height, width))
+        self.dimension: int = hidden.shape[1] if hidden.ndim == 4 else hidden.shape[-1]
+        self.stride, self.prefix = 0, 0
+        if hidden.ndim == 3:
+            patch = getattr(config, "patch_size", None)
+            patch = patch[0] if isinstance(patch, (tuple, list)) else patch
+            stages = len(config.depths) if getattr(config, "depths", None) else 1
+            for stride in (patch, patch * 2 ** (stages - 1)) if patch else ():
+                prefix = hidden.shape[1] - (height // stride) * (width // stride)
+                if 0 <= prefix <= MAX_PREFIX_TOKENS:
+                    self.stride, self.prefix = stride, prefix
+            if not self.stride:
+                raise BackboneError(
+                    f"Backbone {self.id!r} gives {hidden.shape[1]} tokens for {height}x{width} pixels, which is no "
+                    "patch grid. A vision encoder with patch tokens or a final feature map is needed."
+                )
+        elif hidden.ndim != 4:
+            raise BackboneError(
+                f"Backbone {self.id!r} gives shape {list(hidden.shape)}: no image encoding."
+            )
+        self.has_cls = self.prefix > 0
+        self.map_layer = last_block_norm(self.model) if self.has_cls else None
+
+    @property
+    def default_pooling(self) -> str:
+        """ "cls" where the model has such a token, else "mean"."""
+        return "cls" if self.has_cls else "mean"
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Patch rows and columns at the default input size; None for convolutional models."""
+        height, width = self.preprocess.size
+        return (height // self.stride, width // self.stride) if self.stride else None
+
+    def embedding_dim(self, pooling: str) -> int:
+        """The width of a pooled embedding."""
+        check_pooling(pooling, self.has_cls)
+        return self.dimension * len(pooling.split("+"))
+
+    def batch_size(self, preprocess: Preprocess) -> int:
+        """How many images one forward takes for the best throughput on this device."""
+        height, width = preprocess.size
+        side = self.stride or 16
+        tokens = (height // side) * (width // side) + self.prefix
+        budget = TOKENS_PER_GPU_BATCH if self.device.type == "cuda" else TOKENS_PER_CPU_BATCH
+        return max(1, round(budget / max(tokens, 1)))
+
+    @cached_property
+    def _bulk_model(self) -> torch.nn.Module:
+        """The model in the bulk precision; a copy, so that the float32 one stays as it was loaded."""
+        if self.precision == "fp32":
+            return self.model
+        model = copy.deepcopy(self.model).to(PRECISIONS[self.precision])
+        if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(attention.NAME)
+        return model
+
+    def _hidden(self, pixels: torch.Tensor, model: torch.nn.Module | None = None) -> torch.Tensor:
+        """The model's last hidden state for `[B, 3, H, W]` pixels, with whatever extra inputs its family needs."""
+        model = model or self.model
+        extra: dict[str, object] = {}
+        config = self.model.config
+        native = getattr(config, "image_size", None)
+        native = tuple(native) if isinstance(native, (tuple, list)) else (native, native)
+        if "interpolate_pos_encoding" in self._parameters and tuple(pixels.shape[-2:]) != native:
+            extra["interpolate_pos_encoding"] = True
+        if config.model_type == "vit_mae":
+            # MAE drops and shuffles patches by default; no drop and rising noise keep all of them in order.
+            config.mask_ratio = 0.0
+            tokens = (pixels.shape[-2] // config.patch_size) * (pixels.shape[-1] // config.patch_size)
+            extra["noise"] = torch.arange(tokens, device=self.device).expand(len(pixels), -1)
+        return model(pixel_values=pixels.to(self.device, model.dtype), **extra).last_hidden_state
+
+    def forward(self, pixels: torch.Tensor, maps: bool = False) -> Encoding:
+        """Encode normalised pixels `[B, 3, H, W]` in one forward; gradients flow unless the caller turns them off.
+
+        Raises BackboneError when height or width is no multiple of the patch size.
+        """
+        height, width = pixels.shape[-2:]
+        if self.stride and (height % self.stride or width % self.stride):
+            raise BackboneError(
+                f"Pixels of {height}x{width} do not fit patches of {self.stride}; use multiples of {self.stride}."
+            )
+        if maps and self.map_layer is not None:
+            with self._lock, captured(self.map_layer) as kept:
+                hidden = self._hidden(pixels)
+            raw_maps = self._grid(kept[-1], height, width)
+        else:
+            hidden = self._hidden(pixels)
+            raw_maps = None
+        encoding = self._split(hidden, height, width)
+        return replace(encoding, maps=encoding.patches if raw_maps is None else raw_maps) if maps else encoding
+
+    def _split(self, hidden: torch.Tensor, height: int, width: int) -> Encoding:
+        """The last hidden state as CLS token and patch grid."""
+        if hidden.ndim == 4:
+            return Encoding(None, hidden.permute(0, 2, 3, 1))
+        return Encoding(hidden[:, 0] if self.has_cls else None, self._grid(hidden, height, width))
+
+    def _grid(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Tokens `[B, N, D]` without the prefix as `[B, h, w, D]`."""
+        rows, columns = height // self.stride, width // self.stride
+        return tokens[:, self.prefix :].unflatten(1, (rows, columns))
+
+    def pixels(self, images: Sequence[Image.Image], preprocess: Preprocess | None = None) -> torch.Tensor:
+        """RGB images as normalised float32 pixels `[B, 3, h, w]`."""
+        preprocess = preprocess or self.preprocess
+        return torch.from_numpy(preprocess.normalize(np.stack([preprocess.resize(image) for image in images])))
+
+    @torch.no_grad()
+    def encode(
+        self, images: Sequence[Image.Image], preprocess: Preprocess | None = None, maps: bool = True
+    ) -> Encoding:
+        """Encode RGB images in one forward."""
+        return self.forward(self.pixels(images, preprocess), maps=maps)
+
+    @torch.inference_mode()
+    def embed(self, pixels: torch.Tensor, pooling: str) -> np.ndarray:
+        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in the bulk precision."""
+        hidden = self._hidden(pixels, self._bulk_model).float()
+        return self._split(hidden, *pixels.shape[-2:]).pool(pooling).cpu().numpy()
+
+    def describe(self) -> dict:
+        """What identifies this backbone, in plain JSON types."""
+        return {"id": self.id, "revision": self.revision, "dimension": self.dimension}
+
+
+@contextmanager
+def quiet_loading():  # noqa: ANN201
+    """Silence transformers' load report while inside: what it warns of is checked, and refused, right after."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+@contextmanager
+def captured(layer: torch.nn.Module):  # noqa: ANN201
+    """Collect the outputs of a layer while inside; the hook is gone afterwards, also after an error."""
+    kept: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+def last_block_norm(model: torch.nn.Module) -> torch.nn.Module:
+    """The first layer norm inside the last transformer block. Raises BackboneError when there is none."""
+    depth = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            for child in module[-1].modules():
+                if isinstance(child, torch.nn.LayerNorm) or type(child).__name__.endswith("RMSNorm"):
+                    return child
+    raise BackboneError(f"No layer norm found in the last of {depth} blocks of {type(model).__name__}.")
+
+
+def default_preprocess(source: str, revision: str | None, model: torch.nn.Module, spec: object | None) -> Preprocess:
+    """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision or "main")
+    except OSError:
+        found = {}
+    side = found.get("crop_size") if found.get("do_center_crop", True) else None
+    side = side or found.get("size") or getattr(spec, "input_size", None)
+    side = side or getattr(model.config, "image_size", None) or 224
+    if isinstance(side, dict):
+        side = (side["height"], side["width"]) if "height" in side else next(iter(side.values()))
+    size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
+    return Preprocess(
+        size=size,
+        mean=tuple(found.get("image_mean") or getattr(spec, "mean", IMAGENET_MEAN)),
+        std=tuple(found.get("image_std") or getattr(spec, "std", IMAGENET_STD)),
+        interpolation=RESAMPLE_NAMES.get(found.get("resample"), "bicubic"),
+    )
+
+
+def folder_revision(folder: Path) -> str:
+    """A folder's revision: a hash over its config and weights, so that a changed checkpoint is noticed."""
+    digest = hashlib.sha256()
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name == "config.json"
+    )
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return "sha256:" + digest.hexdigest()[:40]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, ending with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _load_shared(name: str, revision: str | None, precision: str) -> Backbone:
+    return Backbone.from_pretrained(name, revision, precision)
+
+
+def shared_backbone(name: str, revision: str | None = None) -> Backbone:
+    """The process's one copy of a backbone (precision from MEDSSL_PRECISION, default auto)."""
+    with _loading:
+        return _load_shared(str(name), revision, os.environ.get("MEDSSL_PRECISION", "auto"))

@@ -1,0 +1,123 @@
+"""Build a bundle from a folder or Hub data set of labelled images."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from datasets import Dataset, Image as ImageFeature
+from PIL import Image
+from tqdm.auto import tqdm
+
+from medssl.audit import audit_data
+from medssl.backbones import Backbone, shared_backbone
+from medssl.bundle import CASE_COLUMNS, Bundle
+from medssl.card import write_card
+from medssl.data import load_data, read_record, split_data
+from medssl.embeddings import embed
+from medssl.errors import DataError
+from medssl.images import image_id
+from medssl.measure import measure, part_of
+from medssl.preprocess import Preprocess
+from medssl.tasks import get_task
+from medssl.training import fit_head
+
+THUMBNAIL_SIDE = 224
+THUMBNAIL_QUALITY = 90
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """An RGB image as JPEG bytes with a longer side of at most 224 pixels, without any metadata."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=THUMBNAIL_QUALITY)
+    return stream.getvalue()
+
+
+def as_cases(dataset: Dataset, progress: bool = True) -> Dataset:
+    """An embedded data set as cases: an id from the pixels, a thumbnail, and only the columns a bundle holds."""
+
+    def read(index: int) -> tuple[str, bytes]:
+        picture = read_record(dataset[index])
+        return image_id(picture), thumbnail(picture)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = list(
+            tqdm(
+                pool.map(read, range(len(dataset))),
+                total=len(dataset),
+                desc="thumbnails",
+                unit="img",
+                disable=not progress,
+            )
+        )
+    cases = dataset.remove_columns([name for name in dataset.column_names if name not in CASE_COLUMNS or name == "image"])
+    cases = cases.add_column("id", [name for name, _ in found])
+    cases = cases.add_column("image", [{"bytes": data, "path": None} for _, data in found], feature=ImageFeature())
+    return cases.select_columns(list(CASE_COLUMNS))
+
+
+def build_bundle(
+    data: str | Path,
+    task: str,
+    backbone: str | Path | Backbone,
+    out: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    pooling: str | None = None,
+    preprocess: Preprocess | None = None,
+    revision: str | None = None,
+    others: Mapping[str, str | Path] | None = None,
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Bundle:
+    """Load, audit, split, embed, fit, measure on the test split, and save to `out` (when given).
+
+    `others` are data of other tasks (name -> folder), embedded only to see how many are flagged unfamiliar. Files that
+    cannot be read are left out and named in the audit. Raises DataError, BackboneError, BundleError.
+    """
+    if not isinstance(backbone, Backbone):
+        backbone = shared_backbone(str(backbone), revision)
+    preprocess, pooling = preprocess or backbone.preprocess, pooling or backbone.default_pooling
+    dataset = load_data(data, labels=labels)
+    found_task = get_task(task, dataset.features["label"].names)
+    if labels is None and list(found_task.labels) != dataset.features["label"].names:
+        dataset = load_data(data, labels=found_task.labels)
+    dataset = split_data(dataset, seed=seed)
+    audit = audit_data(dataset, seed=seed)
+    if audit.undecodable:
+        broken = set(audit.undecodable)
+        keep = [index for index, name in enumerate(dataset["file_name"]) if name not in broken]
+        if not keep:
+            raise DataError(f"None of the {len(dataset)} files of {data} can be read as an image.")
+        dataset = dataset.select(keep)
+    dataset = embed(dataset, backbone, preprocess, pooling, cache_dir, progress)
+    source = str(data) if not Path(data).is_dir() else Path(data).resolve().name
+    head = fit_head(
+        part_of(dataset, "train"),
+        part_of(dataset, "val"),
+        found_task,
+        backbone,
+        pooling,
+        preprocess,
+        fitted_on={"data": source, "seed": seed},
+    )
+    name = Path(out).name if out else found_task.name
+    bundle = Bundle(head, as_cases(dataset, progress), backbone, name=name)
+    parts = {}
+    for other, folder in (others or {}).items():
+        parts[other] = part_of(embed(load_data(folder), backbone, preprocess, pooling, cache_dir, progress))
+    bundle.metrics = {
+        "data": source,
+        "split": "test",
+        **measure(bundle, part_of(dataset, "test"), parts, seed=seed),
+        "audit": audit.to_dict(),
+    }
+    bundle.card = write_card(bundle, audit.table())
+    if out is not None:
+        bundle.save(out)
+    return bundle

@@ -1,0 +1,259 @@
+"""Head + library + metrics + card of one task: the one thing that is built, evaluated, published and served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from medssl.images import image_id, read_image
+from medssl.library import Case, CaseLibrary
+from PIL import Image
+
+from medssl.backbones import Backbone, shared_backbone
+from medssl.errors import BundleError
+from medssl.explain import Explanation, ViTCX
+from medssl.heads import ClassificationHead, Prediction
+from medssl.tasks import Task, get_task
+
+CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
+CASES_FILE = "cases/train-00000-of-00001.parquet"
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of one image so far: class, then cases, then explanation (None until ready)."""
+
+    task: str
+    image: Image.Image
+    prediction: Prediction
+    cases: list[Case] | None = None
+    explanation: Explanation | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """The analysis in plain JSON types, without pixels."""
+        explanation = self.explanation and {
+            key: value for key, value in vars(self.explanation).items() if key not in ("heatmap", "saliency")
+        }
+        return {
+            "task": self.task,
+            "prediction": asdict(self.prediction),
+            "cases": None if self.cases is None else [case_dict(case) for case in self.cases],
+            "explanation": explanation,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """How well an image fits a bundle's own cases."""
+
+    name: str
+    familiarity: float
+    familiar: bool
+
+
+def case_dict(case: Case) -> dict:
+    """A case in plain JSON types, without its picture."""
+    return {key: value for key, value in vars(case).items() if key != "image"}
+
+
+class Bundle:
+    """One task's head, case library and figures. Make one with `Bundle.load`, or build one with `build_bundle`.
+
+    `cases` holds every embedded image of the build; the library that is searched holds its train split only, so that
+    the figures in `metrics` describe what is served.
+    """
+
+    def __init__(
+        self,
+        head: ClassificationHead,
+        cases: Dataset,
+        backbone: Backbone,
+        metrics: dict | None = None,
+        card: str = "",
+        name: str = "bundle",
+    ) -> None:
+        head.check_backbone(backbone)
+        self.head, self.cases, self.backbone = head, cases, backbone
+        self.metrics, self.card, self.name = metrics or {}, card, name
+        self.task = Task.from_dict(head.task) if head.task else get_task(name, head.labels)
+        missing = [column for column in CASE_COLUMNS if column not in cases.column_names]
+        if missing:
+            raise BundleError(f"The cases of bundle {name!r} lack the columns {', '.join(missing)}.")
+        case_labels = cases.features["label"].names
+        if list(case_labels) != self.labels:
+            raise BundleError(f"The head's labels are {self.labels}; the cases' labels are {list(case_labels)}.")
+        width = cases.features["embedding"].length
+        if width != head.embedding_dim:
+            raise BundleError(f"The head reads embeddings of {head.embedding_dim} numbers; the cases hold {width}.")
+        train = [index for index, split in enumerate(cases["split"]) if split == "train"]
+        self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}")
+        self.explainer = ViTCX(backbone, head)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in order."""
+        return self.head.labels
+
+    @classmethod
+    def load(cls, path: str | Path, backbone: Backbone | None = None) -> Bundle:
+        """Load a bundle folder; the backbone comes from where the head's config says, or is handed in.
+
+        Raises BundleError when a part is missing or does not match, BackboneError when the backbone cannot be loaded.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
+        head = ClassificationHead.from_pretrained(folder / "head")
+        files = sorted(folder.glob("cases/*.parquet"))
+        if not files:
+            raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
+        try:
+            tables = [pq.read_table(file) for file in files]
+            cases = Dataset(pa.concat_tables(tables))
+            metrics_file, card_file = folder / "metrics.json", folder / "README.md"
+            metrics = json.loads(metrics_file.read_text("utf-8")) if metrics_file.is_file() else {}
+            card = card_file.read_text("utf-8") if card_file.is_file() else ""
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BundleError(f"A file of bundle {folder} cannot be read: {error}. Build it again.") from error
+        if backbone is None:
+            revision = str(head.backbone.get("revision") or "main")
+            local = revision.startswith("sha256:")
+            if local and not Path(head.backbone["id"]).is_dir():
+                raise BundleError(
+                    f"Bundle {folder} was fitted on the backbone folder {head.backbone['id']!r}, which is not here. "
+                    "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."
+                )
+            backbone = shared_backbone(head.backbone["id"], None if local else revision)
+        return cls(head, cases, backbone, metrics, card, name=folder.name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle as a folder, beside the old one and then in its place. Returns the folder."""
+        folder = Path(path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and any(folder.iterdir()) and not (folder / "head" / "config.json").is_file():
+            raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            self.head.save_pretrained(beside / "head")
+            (beside / "cases").mkdir()
+            self.cases.to_parquet(str(beside / CASES_FILE))
+            (beside / "metrics.json").write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (beside / "README.md").write_text(self.card, "utf-8")
+            beside.chmod(0o755)
+            old = beside.with_name(beside.name + ".old")
+            if folder.exists():
+                folder.rename(old)
+            beside.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return folder
+
+    def predict(
+        self,
+        embedding: Any,
+        exclude_id: str | None = None,
+        exclude_group: str | None = None,  # noqa: ANN401
+    ) -> Prediction:
+        """The prediction for one embedding `[D]`, with its familiarity to the library."""
+        prediction = self.head.predict(embedding[None])[0]
+        familiarity = self.library.familiarity(
+            embedding.numpy(),
+            exclude_id=exclude_id,
+            exclude_group=exclude_group,
+            k=self.head.thresholds.get("familiarity_neighbours", 5),
+        )
+        familiar = familiarity >= self.head.thresholds.get("familiarity", -1.0)
+        return replace(prediction, familiarity=familiarity, familiar=bool(familiar))
+
+    def steps(
+        self,
+        image: Any,  # noqa: ANN401
+        target: str | None = None,
+        top_k: int = 6,
+        explain: bool = True,
+        exclude_group: str | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Analysis]:
+        """Analyse an image (anything `read_image` takes) and yield the growing result: class, cases, explanation.
+
+        One encode serves all three. The image itself is never among its own cases. Raises ImageError, BundleError.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        picture = read_image(image)
+        if target is not None and target not in self.labels:
+            raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(self.labels)}.")
+        own_id = image_id(picture)
+        seconds: dict[str, float] = {}
+        tell(0.0, "Encoding the image")
+        started = time.perf_counter()
+        encoding = self.backbone.encode([picture], self.head.preprocess, maps=explain)
+        embedding = encoding.pool(self.head.pooling)[0].cpu()
+        prediction = self.predict(embedding, own_id, exclude_group)
+        seconds["classify"] = time.perf_counter() - started
+        analysis = Analysis(self.task.name, picture, prediction, seconds=dict(seconds))
+        yield analysis
+        tell(0.2, "Searching similar cases")
+        started = time.perf_counter()
+        cases = self.library.search(embedding.numpy(), top_k, exclude_group=exclude_group, exclude_id=own_id)
+        seconds["similar"] = time.perf_counter() - started
+        analysis = replace(analysis, cases=cases, seconds=dict(seconds))
+        yield analysis
+        if not explain:
+            return
+        tell(0.3, "Explaining the class")
+        explanation = self.explainer.explain(
+            picture,
+            target=target or prediction.label,
+            encoding=encoding,
+            progress=lambda fraction: tell(0.3 + 0.7 * fraction, "Explaining the class"),
+        )
+        seconds["explain"] = explanation.seconds
+        yield replace(analysis, explanation=explanation, seconds=dict(seconds))
+
+    def analyze(
+        self,
+        image: Any,  # noqa: ANN401
+        target: str | None = None,
+        top_k: int = 6,
+        explain: bool = True,
+        exclude_group: str | None = None,
+        progress: Progress | None = None,
+    ) -> Analysis:
+        """Class, similar cases and (unless `explain=False`) the heatmap of one image; see `steps`."""
+        result = None
+        for result in self.steps(image, target, top_k, explain, exclude_group, progress):  # noqa: B007
+            pass
+        return result
+
+
+def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:  # noqa: ANN401
+    """The bundles ordered by how familiar the image is to each, above its own threshold, most familiar first.
+
+    Bundles that share backbone and preprocessing share one encode.
+    """
+    picture = read_image(image)
+    own_id = image_id(picture)
+    encodings: dict[tuple, Any] = {}
+    found = []
+    for name, bundle in bundles.items():
+        key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess)
+        if key not in encodings:
+            encodings[key] = bundle.backbone.encode([picture], bundle.head.preprocess, maps=False)
+        embedding = encodings[key].pool(bundle.head.pooling)[0].cpu()
+        prediction = bundle.predict(embedding, own_id)
+        margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
+        found.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
+    return [suggestion for _, suggestion in sorted(found, key=lambda pair: -pair[0])]

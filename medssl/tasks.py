@@ -1,0 +1,83 @@
+"""The tasks, as data: one diagnostic question each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: nothing shown here may be used to decide about a person's care."
+
+
+@dataclass(frozen=True)
+class Task:
+    """One diagnostic question: its labels in order, its modality, and where its data comes from."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    modality: str
+    data: str = "not stated"
+    licence: str = "not stated"
+    citation: str = "not stated"
+
+    def to_dict(self) -> dict:
+        """The task in plain JSON types."""
+        return {**asdict(self), "labels": list(self.labels)}
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> Task:
+        """The inverse of `to_dict`."""
+        return cls(**{**fields, "labels": tuple(fields["labels"])})
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="lung",
+            title="Lung cancer (histology)",
+            labels=("adenocarcinoma", "benign", "squamous_cell_carcinoma"),
+            modality="H&E histology tile",
+            data="LC25000",
+            licence="as stated by LC25000: free use with citation",
+            citation="Borkowski et al. 2019, arXiv 1912.12142",
+        ),
+        Task(
+            name="brain",
+            title="Brain tumour (MRI)",
+            labels=("glioma", "meningioma", "no_tumor", "pituitary"),
+            modality="T1-weighted contrast-enhanced MRI slice",
+            data="Cheng figshare 1512427; Br35H for no_tumor",
+            licence="CC BY 4.0 (figshare 1512427)",
+            citation="Cheng 2017, doi 10.6084/m9.figshare.1512427",
+        ),
+        Task(
+            name="leukaemia",
+            title="Leukaemia (blood smear)",
+            labels=("benign", "early", "pre", "pro"),
+            modality="peripheral blood smear",
+            data="ALL image set",
+            licence="as stated by the ALL image set",
+            citation="Aria et al. 2021, ALL image data set",
+        ),
+        Task(
+            name="eye",
+            title="Eye disease (fundus)",
+            labels=("cataract", "diabetic_retinopathy", "glaucoma", "normal"),
+            modality="colour fundus photograph",
+            data="eye diseases classification set",
+            licence="not stated by the source",
+            citation="eye_diseases_classification, public collection",
+        ),
+    )
+}
+
+
+def get_task(name: str, labels: tuple[str, ...] | list[str] | None = None) -> Task:
+    """The registered task of that name, or a plain new one when the labels found in the data differ or are new.
+
+    A registered task keeps its own label order when the data has the same set of labels.
+    """
+    known = TASKS.get(name)
+    if known and (labels is None or set(labels) == set(known.labels)):
+        return known
+    return Task(name=name, title=name.replace("_", " ").capitalize(), labels=tuple(labels or ()), modality="image")

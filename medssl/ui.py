@@ -1,0 +1,399 @@
+"""The page: upload, class, similar cases, heatmap; and the app's endpoints (medssl/api.py)."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from medssl import render
+from medssl.api import MODEL, NO_FILE, add_endpoints, guarded, pick
+from medssl.bundle import Analysis, Bundle, suggest_task
+from medssl.errors import ImageError
+from medssl.images import read_image
+
+SHOWN_SIDE = 1024
+CASES_SHOWN = 6
+DEFAULT_OPACITY = 0.55
+# Uploads, and pictures made from them, are deleted this long after they were written; looked for every minute.
+KEPT_SECONDS = 15 * 60
+PREDICTED = ""
+
+
+class Stopped(Exception):
+    """The user pressed Stop while a heatmap was being computed."""
+
+
+@dataclass
+class Visit:
+    """One upload in one browser tab: its picture, and what was found so far."""
+
+    image: Image.Image
+    group: str | None = None
+    analysis: Analysis | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def launch_options() -> dict:
+    """What `Blocks.launch` must be given for this page: its looks, and that nothing is kept, leaked or tracked."""
+    return {
+        "theme": gr.themes.Soft(primary_hue="cyan", secondary_hue="cyan", neutral_hue="slate"),
+        "css": render.CSS,
+        "show_error": False,
+        "ssr_mode": False,
+        "run_history": False,
+        "footer_links": ["api"],
+        "state_session_capacity": 64,
+        # Slightly above what read_image takes, so that its own plain sentence is met first.
+        "max_file_size": "60mb",
+    }
+
+
+def for_screen(image: Image.Image) -> Image.Image:
+    """The image, at most 1024 pixels on its longer side."""
+    small = image.copy()
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return small
+
+
+def blend(analysis: Analysis, opacity: float) -> Image.Image:
+    """The overlay at screen size; the map is only resized, never computed again."""
+    small = for_screen(analysis.image)
+    heatmap = analysis.explanation.heatmap
+    if small.size != analysis.image.size:
+        resized = Image.fromarray(heatmap).resize(small.size, Image.Resampling.BILINEAR)
+        heatmap = np.clip(np.asarray(resized, np.float32), 0, 1)
+    return replace(analysis.explanation, heatmap=heatmap).overlay(small, opacity)
+
+
+def make_examples(bundles: Mapping[str, Bundle], folder: Path) -> list[dict]:
+    """One case of each bundle as a PNG file: name of the task, file, true label, group; of its test split if it has one."""
+    examples = []
+    for number, (name, bundle) in enumerate(bundles.items()):
+        splits = bundle.cases["split"]
+        if not len(splits):
+            continue
+        case = bundle.cases[splits.index("test") if "test" in splits else 0]
+        path = folder / f"example-{number}.png"
+        read_image(case["image"]).save(path)
+        label = bundle.labels[case["label"]]
+        examples.append({"task": name, "path": str(path), "label": label, "group": case["group_id"] or None})
+    return examples
+
+
+def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> gr.Dropdown:
+    """The dropdown of classes to explain; its first entry follows the prediction."""
+    said = f" ({render.pretty(analysis.prediction.label)})" if analysis else ""
+    choices = [(f"predicted class{said}", PREDICTED), *((render.pretty(label), label) for label in bundle.labels)]
+    return gr.Dropdown(choices=choices)
+
+
+def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
+    """The page and the endpoints over the loaded bundles (task name -> Bundle); none gives a page that says how."""
+    tasks = [bundle.task for bundle in bundles.values()]
+    with gr.Blocks(title="medssl", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as demo:
+        gr.HTML(render.header(tasks), elem_id="header")
+        if bundles:
+            Page(bundles)
+        else:
+            gr.HTML(render.NO_BUNDLE, elem_id="no-bundle-box")
+        add_endpoints(bundles)
+        gr.HTML(render.limits(KEPT_SECONDS // 60 + 1), elem_id="limits")
+    return demo.queue(max_size=16, default_concurrency_limit=1)
+
+
+class Page:
+    """The components of the page and what happens between them."""
+
+    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
+        self.bundles = bundles
+        self.examples_folder = tempfile.TemporaryDirectory(prefix="medssl-examples-")
+        self.examples = make_examples(bundles, Path(self.examples_folder.name))
+        self.visit = gr.State(None, time_to_live=KEPT_SECONDS)
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=2, min_width=320, elem_id="left"):
+                self.build_left()
+            with gr.Column(scale=4, min_width=320, elem_id="right"):
+                self.build_right()
+        self.connect()
+
+    def build_left(self) -> None:
+        """Image, task and buttons."""
+        first = next(iter(self.bundles))
+        self.upload = gr.File(label="Image: PNG, JPEG, TIFF, WebP, BMP or DICOM", height=130, elem_id="upload")
+        self.preview = gr.Image(
+            label="Your image", format="png", interactive=False, height=260, buttons=["fullscreen"], elem_id="preview"
+        )
+        self.task = gr.Dropdown(
+            [(bundle.task.title, name) for name, bundle in self.bundles.items()],
+            value=first,
+            label="Task",
+            filterable=False,
+            elem_id="task",
+        )
+        self.suggestion = gr.HTML("", elem_id="suggestion")
+        with gr.Row(elem_id="buttons"):
+            self.analyze = gr.Button("Analyze", variant="primary", scale=3, min_width=120, elem_id="analyze")
+            self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
+        self.example_gallery = gr.Gallery(
+            [
+                (example["path"], f"{example['task']}: {render.pretty(example['label'])}")
+                for example in self.examples
+            ],
+            label="Or take an example (true label below it)",
+            format="png",
+            columns=4,
+            height=150,
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            object_fit="cover",
+            visible=bool(self.examples),
+            elem_id="examples",
+        )
+
+    def build_right(self) -> None:
+        """Class, heatmap, similar cases and figures."""
+        first = next(iter(self.bundles.values()))
+        self.warning = gr.HTML("", elem_id="warning")
+        self.verdict = gr.HTML(render.EMPTY, elem_id="verdict")
+        with gr.Row(visible=False, elem_id="results") as self.results:
+            with gr.Column(min_width=300, elem_id="where"):
+                self.overlay = gr.Image(
+                    label="Where it sees that",
+                    format="png",
+                    interactive=False,
+                    height=330,
+                    buttons=["download", "fullscreen"],
+                    elem_id="heatmap",
+                )
+                self.note = gr.HTML("", elem_id="note")
+                self.target = gr.Dropdown(
+                    target_choices(first).choices,
+                    value=PREDICTED,
+                    label="Class to explain",
+                    filterable=False,
+                    elem_id="target",
+                )
+                self.opacity = gr.Slider(
+                    0, 1, DEFAULT_OPACITY, step=0.05, label="Overlay opacity", buttons=[], elem_id="opacity"
+                )
+            with gr.Column(min_width=300, elem_id="which"):
+                self.gallery = gr.Gallery(
+                    label="Most similar known cases",
+                    format="png",
+                    columns=3,
+                    height=330,
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    object_fit="cover",
+                    elem_id="cases",
+                )
+                self.case = gr.HTML("", elem_id="case")
+        with gr.Accordion("Measured figures and audit of this task", open=False, elem_id="figures-accordion"):
+            self.figures = gr.HTML(self.figures_of(first), elem_id="figures")
+
+    def connect(self) -> None:
+        """The events; none of them is an endpoint."""
+        shown = [self.warning, self.verdict, self.results, self.overlay, self.note, self.target, self.gallery, self.case]
+        received = [self.visit, self.preview, self.task, self.suggestion, self.figures, *shown]
+        private = {"api_visibility": "private"}
+        quick = {**private, "show_progress": "hidden", "concurrency_limit": 4}
+        reading = gr.on(
+            [self.upload.upload],
+            guarded(self.receive),
+            self.upload,
+            received,
+            show_progress_on=self.preview,
+            **private,
+            **MODEL,
+        )
+        example = self.example_gallery.select(
+            guarded(self.receive_example), None, [self.upload, *received], show_progress_on=self.preview, **private, **MODEL
+        )
+        running = self.analyze.click(
+            guarded(self.run), [self.visit, self.task, self.target, self.opacity], shown,
+            show_progress_on=self.overlay, **private, **MODEL,
+        )
+        again = self.target.input(
+            guarded(self.explain_again), [self.visit, self.task, self.target, self.opacity], [self.overlay, self.note],
+            show_progress_on=self.overlay, trigger_mode="always_last", **private, **MODEL,
+        )
+        self.stop.click(guarded(self.stop_run), self.visit, None, queue=False, cancels=[running, again], **private)
+        self.upload.clear(
+            guarded(self.clear), self.visit, received, cancels=[reading, example, running, again], **quick
+        )
+        self.task.input(guarded(self.change_task), [self.visit, self.task], [self.figures, *shown], cancels=[running, again], **quick)
+        self.opacity.input(
+            guarded(self.reblend), [self.visit, self.opacity], self.overlay, trigger_mode="always_last", **quick
+        )
+        self.gallery.select(guarded(self.show_case), self.visit, self.case, **quick)
+
+    def figures_of(self, bundle: Bundle) -> str:
+        """The accordion's content."""
+        return render.figures(bundle.metrics, bundle.task.modality, str(bundle.head.backbone.get("id", "not stated")))
+
+    def blank(self, name: str) -> dict:
+        """The right column before anything was found, for that task."""
+        return {
+            self.warning: "",
+            self.verdict: render.EMPTY,
+            self.results: gr.Row(visible=False),
+            self.overlay: None,
+            self.note: "",
+            self.target: gr.Dropdown(choices=target_choices(self.bundles[name]).choices, value=PREDICTED),
+            self.gallery: None,
+            self.case: "",
+        }
+
+    def receive(self, path: str | None) -> Iterator[dict]:
+        """Read an upload, show it and suggest its task. The old results go first, so that an error leaves none."""
+        first = next(iter(self.bundles))
+        yield {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first)}
+        if not path:
+            raise ImageError(NO_FILE)
+        image = read_image(path)
+        yield self.received(Visit(image))
+
+    def receive_example(self, event: gr.SelectData) -> Iterator[dict]:
+        """Take an example as if it had been uploaded; its own group is kept out of its cases."""
+        example = self.examples[event.index]
+        first = next(iter(self.bundles))
+        yield {self.visit: None, self.upload: None, self.preview: None, self.suggestion: "", **self.blank(first)}
+        yield self.received(Visit(read_image(example["path"]), group=example["group"]))
+
+    def received(self, visit: Visit) -> dict:
+        """A fresh visit on the page, with the task its image resembles most."""
+        found = suggest_task(self.bundles, visit.image)
+        best = found[0]
+        bundle = self.bundles[best.name]
+        title = render.pretty(bundle.task.title)
+        said = f"Suggested task: <b>{render.escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
+        if not best.familiar:
+            said = "This image looks like none of the loaded tasks. Choose the task yourself, and do not trust the class."
+        return {
+            self.visit: visit,
+            self.preview: for_screen(visit.image),
+            self.task: best.name,
+            self.suggestion: f'<div class="ms-note">{said}</div>',
+            self.figures: self.figures_of(bundle),
+            **self.blank(best.name),
+        }
+
+    def clear(self, visit: Visit | None) -> dict:
+        """Forget the upload."""
+        self.stop_run(visit)
+        first = next(iter(self.bundles))
+        return {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first), self.task: first}
+
+    def change_task(self, visit: Visit | None, name: str) -> dict:
+        """Another task was chosen: its figures, and no results of the old one."""
+        self.stop_run(visit)
+        if visit:
+            visit.analysis = None
+        return {self.figures: self.figures_of(pick(self.bundles, name)), **self.blank(name)}
+
+    def stop_run(self, visit: Visit | None) -> None:
+        """Make a running explanation end at its next step; closing the event alone would let it run on."""
+        if visit:
+            visit.stop.set()
+
+    def steps(self, visit: Visit | None, name: str, target: str, progress: gr.Progress) -> Iterator[Analysis]:
+        """`Bundle.steps` for this visit; ends early when Stop was pressed."""
+        if visit is None:
+            raise ImageError(NO_FILE)
+        visit.stop = stop = threading.Event()
+
+        def tell(fraction: float, text: str) -> None:
+            if stop.is_set():
+                raise Stopped
+            progress(fraction, desc=text)
+
+        bundle = pick(self.bundles, name)
+        try:
+            for analysis in bundle.steps(
+                visit.image, target or None, CASES_SHOWN, exclude_group=visit.group, progress=tell
+            ):
+                visit.analysis = analysis
+                yield analysis
+        except Stopped:
+            return
+
+    def run(
+        self,
+        visit: Visit | None,
+        name: str,
+        target: str,
+        opacity: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Iterator[dict]:
+        """Class first, then cases, then the heatmap."""
+        bundle = pick(self.bundles, name)
+        shown: dict = {}
+        for analysis in self.steps(visit, name, target, progress):
+            if analysis.cases is None:
+                thresholds = bundle.head.thresholds
+                shown = {
+                    self.warning: render.warning(analysis.prediction, thresholds.get("familiarity")),
+                    self.verdict: render.verdict(
+                        analysis.prediction, bundle.task, thresholds.get("conformal_level", 0.9)
+                    ),
+                    self.results: gr.Row(visible=True),
+                    self.target: target_choices(bundle, analysis),
+                    self.overlay: None,
+                    self.note: "",
+                    self.gallery: None,
+                    self.case: "",
+                }
+            elif analysis.explanation is None:
+                shown[self.gallery] = [
+                    (case.image, render.case_caption(case)) for case in analysis.cases if case.image is not None
+                ]
+                shown[self.case] = '<p class="ms-small">Choose a case to see its facts.</p>'
+            else:
+                shown.update(self.explained(analysis, opacity))
+            yield shown
+
+    def explain_again(
+        self,
+        visit: Visit | None,
+        name: str,
+        target: str,
+        opacity: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict:
+        """The heatmap for another class of the same image."""
+        for analysis in self.steps(visit, name, target, progress):
+            if analysis.explanation is not None:
+                return self.explained(analysis, opacity)
+        return {self.note: '<div class="ms-note">Stopped. This is the heatmap of the class chosen before.</div>'}
+
+    def explained(self, analysis: Analysis, opacity: float) -> dict:
+        """The overlay, and what it shows in words."""
+        explanation = analysis.explanation
+        label = render.pretty(explanation.target)
+        said = f"Evidence for <b>{render.escape(label)}</b> ({render.percent(explanation.probability)}): red moved it most."
+        if not explanation.evidence:
+            said = render.escape(render.NO_EVIDENCE.format(label=label))
+        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
+        note = f'<div class="ms-note">{said}</div><p class="ms-small">{seconds}</p>'
+        return {self.overlay: blend(analysis, opacity), self.note: note}
+
+    def reblend(self, visit: Visit | None, opacity: float) -> dict | Image.Image:
+        """The same heatmap at another opacity."""
+        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
+            return gr.skip()
+        return blend(visit.analysis, opacity)
+
+    def show_case(self, visit: Visit | None, event: gr.SelectData) -> str:
+        """All facts of the chosen case."""
+        cases = visit.analysis.cases if visit and visit.analysis else None
+        shown = [case for case in cases or [] if case.image is not None]
+        return render.case_facts(shown[event.index], event.index + 1) if event.index < len(shown) else ""

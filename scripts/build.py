@@ -1,0 +1,65 @@
+"""Build a bundle from a folder or Hub data set of labelled images, and measure it on the test split."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import _cli
+
+
+def main() -> int:
+    """Parse the arguments, build, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="an image folder (metadata.csv or class folders) or a Hub data set id")
+    parser.add_argument("--task", required=True, help="the task's name: lung, brain, leukaemia, eye, or your own")
+    parser.add_argument("--backbone", required=True, help="a registry name, a Hub id or a folder")
+    parser.add_argument("--out", required=True, help="the bundle folder to write")
+    parser.add_argument("--revision", help="the backbone's revision on the Hub (default: main)")
+    parser.add_argument("--labels", help="comma-separated labels in order (default: the task's, else sorted)")
+    parser.add_argument("--pooling", help="cls, mean or cls+mean (default: cls where there is one, else mean)")
+    parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the model's frame (default: squash)")
+    parser.add_argument("--size", type=int, help="input side in pixels (default: the backbone's)")
+    parser.add_argument(
+        "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
+    )
+    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    arguments = parser.parse_args()
+
+    from dataclasses import replace
+
+    from medssl.backbones import shared_backbone
+    from medssl.build import build_bundle
+    from medssl.evaluation import format_metrics
+
+    started = time.perf_counter()
+    backbone = shared_backbone(arguments.backbone, arguments.revision)
+    preprocess = backbone.preprocess
+    if arguments.fit:
+        preprocess = replace(preprocess, fit=arguments.fit)
+    if arguments.size:
+        preprocess = replace(preprocess, size=(arguments.size, arguments.size))
+    bundle = build_bundle(
+        arguments.data,
+        arguments.task,
+        backbone,
+        arguments.out,
+        labels=arguments.labels.split(",") if arguments.labels else None,
+        pooling=arguments.pooling,
+        preprocess=preprocess,
+        others=_cli.named_folders(arguments.others),
+        cache_dir=arguments.cache,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    metrics = bundle.metrics
+    print(f"\n{bundle.task.title}: {metrics['images']} test images of {metrics['groups']} groups, seed {arguments.seed}\n")
+    print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    _cli.run(main)

@@ -1,0 +1,65 @@
+"""Measure a bundle on labelled images: classification, calibration, retrieval, familiarity."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import _cli
+
+
+def main() -> int:
+    """Parse the arguments, measure, print the figures and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", required=True, help="the bundle folder")
+    parser.add_argument("--data", required=True, help="an image folder or Hub data set with the bundle's labels")
+    parser.add_argument("--split", default="test", help="the split to measure, or 'all' (default: test)")
+    parser.add_argument("--out", help="where to write the figures as JSON")
+    parser.add_argument(
+        "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
+    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    arguments = parser.parse_args()
+
+    from medssl.bundle import Bundle
+    from medssl.data import load_data
+    from medssl.embeddings import embed
+    from medssl.errors import DataError
+    from medssl.evaluation import format_metrics
+    from medssl.measure import measure, part_of
+
+    bundle = Bundle.load(arguments.bundle)
+    head = bundle.head
+
+    def embedded(data: str, labels: list[str] | None = None, split: str | None = None):  # noqa: ANN202
+        dataset = load_data(data, labels=labels)
+        if split is not None:
+            keep = [index for index, name in enumerate(dataset["split"]) if name == split]
+            if not keep:
+                found = sorted(set(dataset["split"])) or ["none"]
+                raise DataError(f"{data} has no split {split!r}; found: {', '.join(found)}. Give --split all for everything.")
+            dataset = dataset.select(keep)
+        return part_of(
+            embed(dataset, bundle.backbone, head.preprocess, head.pooling, arguments.cache, not arguments.quiet)
+        )
+
+    split = None if arguments.split == "all" else arguments.split
+    queries = embedded(arguments.data, bundle.labels, split)
+    others = {name: embedded(folder) for name, folder in _cli.named_folders(arguments.others).items()}
+    metrics = measure(bundle, queries, others, arguments.resamples, arguments.seed)
+    metrics = {"bundle": bundle.name, "data": Path(arguments.data).name, "split": arguments.split, **metrics}
+    print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
+    print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    for name, value in {"own": metrics["unfamiliar"]["own"], **metrics["unfamiliar"]["others"]}.items():
+        print(f"flagged unfamiliar, {name}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    _cli.run(main)
