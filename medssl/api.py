@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import logging
 import traceback
@@ -42,7 +43,7 @@ def plain_error(error: Exception) -> gr.Error:
 
 def guarded(function: Callable) -> Callable:
     """The function, or generator function, with every exception turned into a plain `gr.Error`."""
-    if _is_generator(function):
+    if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def stream(*args: Any, **kwargs: Any) -> Iterator:  # noqa: ANN401
@@ -61,10 +62,6 @@ def guarded(function: Callable) -> Callable:
             raise plain_error(error) from error
 
     return call
-
-
-def _is_generator(function: Callable) -> bool:
-    return bool(function.__code__.co_flags & 0x20)
 
 
 def pick(bundles: Mapping[str, Bundle], name: str) -> Bundle:

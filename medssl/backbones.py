@@ -268,12 +268,15 @@ class Backbone:
 @contextmanager
 def quiet_loading():  # noqa: ANN201
     """Silence transformers' load report while inside: what it warns of is checked, and refused, right after."""
-    level = logging.get_verbosity()
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -144,7 +144,7 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
         token: str | bool | None,
         map_location: str = "cpu",
         strict: bool = True,
-        **config: Any,  # noqa: ANN401
+        **settings: Any,  # noqa: ANN401
     ) -> ClassificationHead:
         """The mixin's loader, made strict: `strict=False` and pickled weights do not exist here."""
         if Path(model_id).is_dir():
@@ -169,7 +169,7 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
                 f"{model_id} holds no {WEIGHTS_FILE}. Only safetensors are read: pickled weights can run code."
             )
         try:
-            head = cls(**config)
+            head = cls(**settings)
         except (TypeError, KeyError) as error:
             raise BundleError(f"The config of head {model_id} does not fit: {first_line(error)}") from error
         try:

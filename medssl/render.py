@@ -5,16 +5,24 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from medssl.bundle import Analysis, Bundle
 from medssl.heads import Prediction
+from medssl.images import read_image
 from medssl.library import Case
 from medssl.tasks import NOT_FOR_DIAGNOSIS, Task
 
+SHOWN_SIDE = 1024
 UNFAMILIAR = "This image does not look like the images this model has seen; do not trust the class."
-NO_EVIDENCE = "No evidence found: no part of this image moved the probability of “{label}”. The picture is shown as it is."
+NO_EVIDENCE = (
+    "No evidence found: no part of this image moved the probability of “{label}”. The picture is shown as it is."
+)
 NO_BUNDLE = """
 <div class="ms-card" id="no-bundle"><h2>No bundle is loaded</h2>
 <p>A bundle holds what this page needs for one task: the fitted head, its cases and its measured figures.
@@ -23,7 +31,10 @@ Build one from a folder of images, then start the page with it:</p>
 python app.py --bundle bundles/brain</code></pre>
 <p>Bundles in the folder <code>bundles/</code> are found without <code>--bundle</code>.</p></div>
 """
-EMPTY = '<div class="ms-card ms-empty">Choose an image, then press <b>Analyze</b>: the class, similar cases and a heatmap appear here.</div>'
+EMPTY = (
+    '<div class="ms-card ms-empty">Choose an image, then press <b>Analyze</b>: '
+    "the class, similar cases and a heatmap appear here.</div>"
+)
 # What the accordion shows, in this order; a figure that a bundle does not have is left out.
 FIGURES = {
     "accuracy": ("Accuracy", "%"),
@@ -66,10 +77,12 @@ def limits(minutes: int) -> str:
     return f"""<div class="ms-limits"><h3>What this is not for</h3><ul>
 <li>{escape(NOT_FOR_DIAGNOSIS)}</li>
 <li>It knows only the classes listed for each task. An image of anything else still gets one of them.</li>
-<li>The heatmap shows which parts moved the model's answer, not where a disease is. Cases that look alike may differ in diagnosis.</li>
+<li>The heatmap shows which parts moved the model's answer, not where a disease is.
+Cases that look alike may differ in diagnosis.</li>
 <li>The figures hold for images like those it was measured on, not for another scanner, stain or hospital.</li>
-</ul><p><b>Uploads are not kept.</b> The file's metadata is dropped when it is read; the file and the pictures made from it
-are deleted from this server within {minutes} minutes; nothing of it is logged or sent anywhere.</p></div>"""
+</ul><p><b>Uploads are not kept.</b> The file's metadata is dropped when it is read; the file and the
+pictures made from it are deleted from this server within {minutes} minutes; nothing of it is logged or sent
+anywhere.</p></div>"""
 
 
 def verdict(prediction: Prediction, task: Task, level: float) -> str:
@@ -135,7 +148,7 @@ def figures(metrics: Mapping, modality: str, backbone: str) -> str:
     )
     findings = (metrics.get("audit") or {}).get("findings") or []
     items = "".join(
-        f'<li><span class="ms-severity ms-{escape(str(finding.get("severity", "info")))}">'
+        f'<li><span class="ms-severity ms-severity-{escape(str(finding.get("severity", "info")))}">'
         f"{escape(str(finding.get('severity', 'info')))}</span> {escape(str(finding.get('message', '')))}</li>"
         for finding in findings
     )
@@ -166,9 +179,40 @@ def figure_row(title: str, unit: str, metric: Mapping) -> str:
         return f"{100 * value:.1f} %" if unit == "%" else f"{value:.3f}"
 
     interval = f"{text(metric.get('low'))} to {text(metric.get('high'))}" if metric.get("low") is not None else "–"
-    return (
-        f"<tr><td>{title}</td><td>{text(metric['value'])}</td><td>{interval}</td><td>{escape(str(metric.get('n', '–')))}</td></tr>"
-    )
+    cells = (title, text(metric["value"]), interval, escape(str(metric.get("n", "–"))))
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def for_screen(image: Image.Image) -> Image.Image:
+    """The image, at most 1024 pixels on its longer side."""
+    small = image.copy()
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    return small
+
+
+def blend(analysis: Analysis, opacity: float) -> Image.Image:
+    """The overlay at screen size; the map is only resized, never computed again."""
+    small = for_screen(analysis.image)
+    heatmap = analysis.explanation.heatmap
+    if small.size != analysis.image.size:
+        resized = Image.fromarray(heatmap).resize(small.size, Image.Resampling.BILINEAR)
+        heatmap = np.clip(np.asarray(resized, np.float32), 0, 1)
+    return replace(analysis.explanation, heatmap=heatmap).overlay(small, opacity)
+
+
+def make_examples(bundles: Mapping[str, Bundle], folder: Path) -> list[dict]:
+    """One case of each bundle (of its test split, if it has one) as a PNG file: task, path, true label, group."""
+    examples = []
+    for number, (name, bundle) in enumerate(bundles.items()):
+        splits = bundle.cases["split"]
+        if not len(splits):
+            continue
+        case = bundle.cases[splits.index("test") if "test" in splits else 0]
+        path = folder / f"example-{number}.png"
+        read_image(case["image"]).save(path)
+        label = bundle.labels[case["label"]]
+        examples.append({"task": name, "path": str(path), "label": label, "group": case["group_id"] or None})
+    return examples
 
 
 def data_uri(image: Image.Image) -> str:
@@ -176,50 +220,3 @@ def data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-.ms-header h1 { font-size: 1.6rem; margin: 0; letter-spacing: -.01em; }
-.ms-header p { margin: .1rem 0 .7rem; color: var(--body-text-color-subdued); }
-.ms-notice { border-left: 4px solid #d97706; background: color-mix(in srgb, #d97706 12%, transparent);
-  color: var(--body-text-color); padding: .5rem .8rem; border-radius: 4px; font-size: .92rem; }
-.ms-card, .ms-limits, .ms-case { background: var(--block-background-fill); color: var(--body-text-color);
-  border: 1px solid var(--border-color-primary); border-radius: 10px; padding: .9rem 1.1rem; }
-.ms-empty { color: var(--body-text-color-subdued); padding: 2.4rem 1.2rem; text-align: center; }
-.ms-task, .ms-small { color: var(--body-text-color-subdued); font-size: .85rem; }
-.ms-small { margin: .7rem 0 0; }
-.ms-label { font-size: 1.7rem; font-weight: 700; line-height: 1.25; margin: 0 0 .5rem; }
-.ms-label span { font-weight: 400; font-size: 1.2rem; color: var(--body-text-color-subdued); white-space: nowrap; }
-.ms-bar { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; padding: .22rem 0; font-size: .95rem; }
-.ms-bar .ms-track { grid-column: 1 / 3; height: 8px; border-radius: 4px; overflow: hidden;
-  background: color-mix(in srgb, var(--body-text-color) 12%, transparent); }
-.ms-bar .ms-track span { display: block; height: 100%; min-width: 2px; background: #94a3b8; }
-.ms-bar.ms-in .ms-track span { background: #0e7490; }
-.dark .ms-bar.ms-in .ms-track span { background: #22b8d6; }
-.ms-value { font-variant-numeric: tabular-nums; }
-.ms-mark { font-size: .72rem; margin-left: .5rem; padding: .05rem .45rem; border-radius: 9px; color: #0e7490;
-  border: 1px solid #0e7490; vertical-align: 1px; white-space: nowrap; }
-.dark .ms-mark { color: #67d8ee; border-color: #67d8ee; }
-.ms-warning { border: 1px solid #dc2626; border-left-width: 6px; border-radius: 6px; padding: .7rem .9rem;
-  background: color-mix(in srgb, #dc2626 12%, transparent); color: var(--body-text-color); }
-.ms-warning span { display: block; font-size: .85rem; }
-.ms-note { border-left: 4px solid #64748b; padding: .4rem .7rem; color: var(--body-text-color); font-size: .9rem;
-  background: color-mix(in srgb, #64748b 12%, transparent); border-radius: 4px; }
-.ms-case { display: flex; gap: 1rem; align-items: flex-start; font-size: .9rem; flex-wrap: wrap; }
-.ms-case img { width: 128px; border-radius: 6px; }
-.ms-case dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .8rem; margin: .3rem 0 0; }
-.ms-case dt { color: var(--body-text-color-subdued); } .ms-case dd { margin: 0; overflow-wrap: anywhere; }
-.ms-figure-box { overflow-x: auto; color: var(--body-text-color); }
-.ms-figures { width: 100%; border-collapse: collapse; font-size: .9rem; }
-.ms-figures th, .ms-figures td { text-align: left; padding: .25rem .5rem; border-bottom: 1px solid var(--border-color-primary); }
-.ms-figures td:nth-child(n+2) { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.ms-severity { font-size: .72rem; padding: .05rem .45rem; border-radius: 9px; border: 1px solid currentColor; }
-.ms-error { color: #dc2626; } .ms-warning.ms-severity { background: none; } .dark .ms-error { color: #f87171; }
-.ms-limits { font-size: .9rem; } .ms-limits h3 { margin: 0 0 .3rem; } .ms-limits ul { margin: 0 0 .5rem 1.1rem; list-style: disc; }
-#no-bundle pre { overflow-x: auto; padding: .7rem; border-radius: 6px;
-  background: color-mix(in srgb, var(--body-text-color) 8%, transparent); }
-#cases .caption-label, #examples .caption-label { white-space: normal; max-width: 100%; font-size: .75rem;
-  text-overflow: clip; line-height: 1.15; }
-@media (max-width: 640px) { .ms-label { font-size: 1.4rem; } .gradio-container { padding: .5rem !important; } }
-"""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
 from medssl import render
@@ -18,7 +18,6 @@ from medssl.bundle import Analysis, Bundle, suggest_task
 from medssl.errors import ImageError
 from medssl.images import read_image
 
-SHOWN_SIDE = 1024
 CASES_SHOWN = 6
 DEFAULT_OPACITY = 0.55
 # Uploads, and pictures made from them, are deleted this long after they were written; looked for every minute.
@@ -44,7 +43,7 @@ def launch_options() -> dict:
     """What `Blocks.launch` must be given for this page: its looks, and that nothing is kept, leaked or tracked."""
     return {
         "theme": gr.themes.Soft(primary_hue="cyan", secondary_hue="cyan", neutral_hue="slate"),
-        "css": render.CSS,
+        "css_paths": Path(__file__).with_name("page.css"),
         "show_error": False,
         "ssr_mode": False,
         "run_history": False,
@@ -53,38 +52,6 @@ def launch_options() -> dict:
         # Slightly above what read_image takes, so that its own plain sentence is met first.
         "max_file_size": "60mb",
     }
-
-
-def for_screen(image: Image.Image) -> Image.Image:
-    """The image, at most 1024 pixels on its longer side."""
-    small = image.copy()
-    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
-    return small
-
-
-def blend(analysis: Analysis, opacity: float) -> Image.Image:
-    """The overlay at screen size; the map is only resized, never computed again."""
-    small = for_screen(analysis.image)
-    heatmap = analysis.explanation.heatmap
-    if small.size != analysis.image.size:
-        resized = Image.fromarray(heatmap).resize(small.size, Image.Resampling.BILINEAR)
-        heatmap = np.clip(np.asarray(resized, np.float32), 0, 1)
-    return replace(analysis.explanation, heatmap=heatmap).overlay(small, opacity)
-
-
-def make_examples(bundles: Mapping[str, Bundle], folder: Path) -> list[dict]:
-    """One case of each bundle as a PNG file: name of the task, file, true label, group; of its test split if it has one."""
-    examples = []
-    for number, (name, bundle) in enumerate(bundles.items()):
-        splits = bundle.cases["split"]
-        if not len(splits):
-            continue
-        case = bundle.cases[splits.index("test") if "test" in splits else 0]
-        path = folder / f"example-{number}.png"
-        read_image(case["image"]).save(path)
-        label = bundle.labels[case["label"]]
-        examples.append({"task": name, "path": str(path), "label": label, "group": case["group_id"] or None})
-    return examples
 
 
 def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> gr.Dropdown:
@@ -114,7 +81,7 @@ class Page:
     def __init__(self, bundles: Mapping[str, Bundle]) -> None:
         self.bundles = bundles
         self.examples_folder = tempfile.TemporaryDirectory(prefix="medssl-examples-")
-        self.examples = make_examples(bundles, Path(self.examples_folder.name))
+        self.examples = render.make_examples(bundles, Path(self.examples_folder.name))
         self.visit = gr.State(None, time_to_live=KEPT_SECONDS)
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=2, min_width=320, elem_id="left"):
@@ -142,10 +109,7 @@ class Page:
             self.analyze = gr.Button("Analyze", variant="primary", scale=3, min_width=120, elem_id="analyze")
             self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
         self.example_gallery = gr.Gallery(
-            [
-                (example["path"], f"{example['task']}: {render.pretty(example['label'])}")
-                for example in self.examples
-            ],
+            [(example["path"], f"{example['task']}: {render.pretty(example['label'])}") for example in self.examples],
             label="Or take an example (true label below it)",
             format="png",
             columns=4,
@@ -202,7 +166,16 @@ class Page:
 
     def connect(self) -> None:
         """The events; none of them is an endpoint."""
-        shown = [self.warning, self.verdict, self.results, self.overlay, self.note, self.target, self.gallery, self.case]
+        shown = [
+            self.warning,
+            self.verdict,
+            self.results,
+            self.overlay,
+            self.note,
+            self.target,
+            self.gallery,
+            self.case,
+        ]
         received = [self.visit, self.preview, self.task, self.suggestion, self.figures, *shown]
         private = {"api_visibility": "private"}
         quick = {**private, "show_progress": "hidden", "concurrency_limit": 4}
@@ -216,21 +189,41 @@ class Page:
             **MODEL,
         )
         example = self.example_gallery.select(
-            guarded(self.receive_example), None, [self.upload, *received], show_progress_on=self.preview, **private, **MODEL
+            guarded(self.receive_example),
+            None,
+            [self.upload, *received],
+            show_progress_on=self.preview,
+            **private,
+            **MODEL,
         )
         running = self.analyze.click(
-            guarded(self.run), [self.visit, self.task, self.target, self.opacity], shown,
-            show_progress_on=self.overlay, **private, **MODEL,
+            guarded(self.run),
+            [self.visit, self.task, self.target, self.opacity],
+            shown,
+            show_progress_on=self.overlay,
+            **private,
+            **MODEL,
         )
         again = self.target.input(
-            guarded(self.explain_again), [self.visit, self.task, self.target, self.opacity], [self.overlay, self.note],
-            show_progress_on=self.overlay, trigger_mode="always_last", **private, **MODEL,
+            guarded(self.explain_again),
+            [self.visit, self.task, self.target, self.opacity],
+            [self.overlay, self.note],
+            show_progress_on=self.overlay,
+            trigger_mode="always_last",
+            **private,
+            **MODEL,
         )
         self.stop.click(guarded(self.stop_run), self.visit, None, queue=False, cancels=[running, again], **private)
         self.upload.clear(
             guarded(self.clear), self.visit, received, cancels=[reading, example, running, again], **quick
         )
-        self.task.input(guarded(self.change_task), [self.visit, self.task], [self.figures, *shown], cancels=[running, again], **quick)
+        self.task.input(
+            guarded(self.change_task),
+            [self.visit, self.task],
+            [self.figures, *shown],
+            cancels=[running, again],
+            **quick,
+        )
         self.opacity.input(
             guarded(self.reblend), [self.visit, self.opacity], self.overlay, trigger_mode="always_last", **quick
         )
@@ -275,12 +268,14 @@ class Page:
         best = found[0]
         bundle = self.bundles[best.name]
         title = render.pretty(bundle.task.title)
-        said = f"Suggested task: <b>{render.escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
+        said = f"Suggested task: <b>{escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
         if not best.familiar:
-            said = "This image looks like none of the loaded tasks. Choose the task yourself, and do not trust the class."
+            said = (
+                "This image looks like none of the loaded tasks. Choose the task yourself, and do not trust the class."
+            )
         return {
             self.visit: visit,
-            self.preview: for_screen(visit.image),
+            self.preview: render.for_screen(visit.image),
             self.task: best.name,
             self.suggestion: f'<div class="ms-note">{said}</div>',
             self.figures: self.figures_of(bundle),
@@ -318,11 +313,7 @@ class Page:
 
         bundle = pick(self.bundles, name)
         try:
-            for analysis in bundle.steps(
-                visit.image, target or None, CASES_SHOWN, exclude_group=visit.group, progress=tell
-            ):
-                visit.analysis = analysis
-                yield analysis
+            yield from bundle.steps(visit.image, target or None, CASES_SHOWN, exclude_group=visit.group, progress=tell)
         except Stopped:
             return
 
@@ -338,6 +329,7 @@ class Page:
         bundle = pick(self.bundles, name)
         shown: dict = {}
         for analysis in self.steps(visit, name, target, progress):
+            visit.analysis = analysis
             if analysis.cases is None:
                 thresholds = bundle.head.thresholds
                 shown = {
@@ -372,6 +364,7 @@ class Page:
         """The heatmap for another class of the same image."""
         for analysis in self.steps(visit, name, target, progress):
             if analysis.explanation is not None:
+                visit.analysis = analysis
                 return self.explained(analysis, opacity)
         return {self.note: '<div class="ms-note">Stopped. This is the heatmap of the class chosen before.</div>'}
 
@@ -379,18 +372,18 @@ class Page:
         """The overlay, and what it shows in words."""
         explanation = analysis.explanation
         label = render.pretty(explanation.target)
-        said = f"Evidence for <b>{render.escape(label)}</b> ({render.percent(explanation.probability)}): red moved it most."
+        said = f"Evidence for <b>{escape(label)}</b> ({render.percent(explanation.probability)}): red moved it most."
         if not explanation.evidence:
-            said = render.escape(render.NO_EVIDENCE.format(label=label))
+            said = escape(render.NO_EVIDENCE.format(label=label))
         seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
         note = f'<div class="ms-note">{said}</div><p class="ms-small">{seconds}</p>'
-        return {self.overlay: blend(analysis, opacity), self.note: note}
+        return {self.overlay: render.blend(analysis, opacity), self.note: note}
 
     def reblend(self, visit: Visit | None, opacity: float) -> dict | Image.Image:
         """The same heatmap at another opacity."""
         if visit is None or visit.analysis is None or visit.analysis.explanation is None:
             return gr.skip()
-        return blend(visit.analysis, opacity)
+        return render.blend(visit.analysis, opacity)
 
     def show_case(self, visit: Visit | None, event: gr.SelectData) -> str:
         """All facts of the chosen case."""

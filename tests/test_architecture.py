@@ -10,7 +10,7 @@ LEVELS = [
     {"attention", "backbones", "data", "audit"},
     {"embeddings", "heads", "library", "explain"},
     {"training", "evaluation", "bundle", "measure", "card", "build"},
-    {"render", "ui"},
+    {"render", "api", "ui"},
     {"app"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

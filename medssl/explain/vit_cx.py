@@ -160,7 +160,9 @@ class ViTCX:
         scores = []
         for start in range(0, len(masks), batch):
             mask = masks[start : start + batch, None]
-            noise = NOISE_STD * torch.randn(len(mask), *pixels.shape[1:], generator=generator) * (1 - mask)
+            # Drawn mask by mask, so that the batch size has no part in the result.
+            drawn = torch.stack([torch.randn(pixels.shape[1:], generator=generator) for _ in mask])
+            noise = NOISE_STD * drawn * (1 - mask)
             found = self.class_probabilities(torch.cat([pixels * mask + noise, pixels + noise]))[:, index]
             shown, noisy = found.chunk(2)
             scores.append(shown - noisy + probability)

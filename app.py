@@ -1,0 +1,93 @@
+"""Start the page: choose bundles, build the Blocks, launch. This is also the Spaces entry point."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from medssl.bundle import Bundle
+
+
+def choose_bundles(given: Sequence[str]) -> list[str]:
+    """The bundles to load: those given, else MEDSSL_BUNDLES (comma-separated), else every one in bundles/."""
+    if given:
+        return list(given)
+    named = [name.strip() for name in os.environ.get("MEDSSL_BUNDLES", "").split(",") if name.strip()]
+    beside = Path(__file__).resolve().parent / "bundles"
+    return named or [str(config.parent.parent) for config in sorted(beside.glob("*/head/config.json"))]
+
+
+def load_bundles(paths: Sequence[str]) -> dict[str, Bundle]:
+    """The bundles under their tasks' names; a second one of the same task keeps its folder's name beside it."""
+    from medssl.bundle import Bundle
+
+    bundles: dict[str, Bundle] = {}
+    for path in paths:
+        bundle = Bundle.load(path)
+        name = bundle.task.name if bundle.task.name not in bundles else f"{bundle.task.name} ({bundle.name})"
+        bundles[name if name not in bundles else f"{bundle.task.name} ({path})"] = bundle
+    return bundles
+
+
+def build(paths: Sequence[str] = ()) -> gr.Blocks:
+    """The page over those bundles, or over the ones found without any. Raises MedSSLError for a bad bundle."""
+    from medssl.ui import build_app
+
+    return build_app(load_bundles(choose_bundles(paths)))
+
+
+def __getattr__(name: str) -> gr.Blocks:
+    """`app.demo`, built when first asked for, so that importing this file or running it loads nothing twice."""
+    if name != "demo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["demo"] = build()
+    return globals()["demo"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line. Returns 0, or 2 when a bundle cannot be loaded or the page cannot start."""
+    parser = argparse.ArgumentParser(description="Start the medssl page and its API.")
+    parser.add_argument(
+        "--bundle",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="DIR|HUB_ID",
+        help="bundles to serve; without it MEDSSL_BUNDLES (comma-separated), else every bundle in bundles/",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port (default GRADIO_SERVER_PORT, else 7860)")
+    parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's relay")
+    options = parser.parse_args(arguments)
+    port = options.port if options.port is not None else os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not str(port).isdigit() or not 0 < int(port) < 65536:
+        print(f"The port is {port!r}; allowed: 1 to 65535.", file=sys.stderr)
+        return 2
+
+    from medssl.errors import MedSSLError
+
+    try:
+        page = globals()["demo"] = build(options.bundle)
+    except MedSSLError as error:
+        print(f"The page cannot start: {error}", file=sys.stderr)
+        return 2
+
+    from medssl.ui import launch_options
+
+    try:
+        page.launch(server_name=options.host, server_port=int(port), share=options.share, **launch_options())
+    except OSError as error:
+        print(f"The page cannot start on {options.host}:{port}: {error}. Choose another --port.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

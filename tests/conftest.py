@@ -1,0 +1,164 @@
+"""Small real parts for the tests: image folders, a random-weight backbone, bundles built by the package, a running app."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDE = 64
+TINY_TASKS = {"shapes": ("dots", "plain", "stripes"), "tints": ("amber", "jade", "violet")}
+STARTED_WITHIN = 90
+
+
+def draw(label: str, random: np.random.Generator) -> np.ndarray:
+    """One 64 px image of a class, told apart by texture (shapes) or colour (tints), with seeded noise."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    phase = random.integers(0, 8)
+    grey = np.full((SIDE, SIDE), 110.0)
+    if label == "dots":
+        grey[((rows + phase) % 12 < 5) & ((columns + phase) % 12 < 5)] = 230
+    elif label == "stripes":
+        grey[(rows + phase) % 8 < 4] = 20
+    tint = {"amber": (1.9, 1.2, 0.3), "jade": (0.3, 1.7, 0.9), "violet": (1.3, 0.4, 2.0)}.get(label, (1, 1, 1))
+    picture = grey[..., None] * np.array(tint) * random.uniform(0.85, 1.15) + random.normal(0, 6, (SIDE, SIDE, 3))
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def make_folder(folder: Path, labels: tuple[str, ...], seed: int, count: int = 60) -> Path:
+    """An imagefolder with metadata.csv: `count` images, two a group, groups wholly in one split."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["file_name", "label", "split", "group_id", "source"])
+        writer.writeheader()
+        for index in range(count):
+            label, pair = labels[index % 3], index // 6
+            split = "test" if pair % 5 == 4 else "val" if pair % 5 == 3 else "train"
+            name = f"{label}-{index:03d}.png"
+            Image.fromarray(draw(label, random)).save(folder / name)
+            group = f"{label}-{pair}"
+            writer.writerow(dict(zip(writer.fieldnames, (name, label, split, group, "synthetic"), strict=True)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> dict[str, Path]:
+    """The image folders of two synthetic tasks of three classes each."""
+    root = tmp_path_factory.mktemp("data")
+    return {name: make_folder(root / name, labels, seed) for seed, (name, labels) in enumerate(TINY_TASKS.items())}
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> Path:
+    """A random-weight Dinov2 (width 32, 2 blocks, patch 14, 56 px) saved as transformers saves it."""
+    import torch
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("backbone") / "tiny-dinov2"
+    torch.manual_seed(0)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, patch_size=14, image_size=56
+    )
+    Dinov2Model(config).eval().save_pretrained(folder)
+    side = {"height": 56, "width": 56}
+    BitImageProcessor(size=side, crop_size=side, do_center_crop=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_folders(tiny_data, tiny_backbone, tmp_path_factory) -> dict[str, Path]:
+    """The bundles of both tasks on disk, built by the package's own path."""
+    from medssl.build import build_bundle
+
+    root = tmp_path_factory.mktemp("bundles")
+    for name, folder in tiny_data.items():
+        build_bundle(folder, name, tiny_backbone, root / name, labels=TINY_TASKS[name], seed=0, progress=False)
+    return {name: root / name for name in tiny_data}
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(tiny_bundle_folders) -> dict:
+    """Task name -> Bundle, loaded from disk."""
+    from medssl.bundle import Bundle
+
+    return {name: Bundle.load(folder) for name, folder in tiny_bundle_folders.items()}
+
+
+class App:
+    """A running `python app.py` in a process of its own."""
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url, self.log = f"http://127.0.0.1:{port}", log
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MEDSSL_")}
+        environment.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(log.parent / "cache"))
+        self.cache = log.parent / "cache"
+        with open(log, "w", encoding="utf-8") as output:
+            command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *arguments]
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
+
+    def wait(self) -> App:
+        """Until the page answers. Raises RuntimeError with the log when it does not."""
+        end = time.monotonic() + STARTED_WITHIN
+        while time.monotonic() < end and self.process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(self.url.rsplit(":", 1)[1]))) == 0:
+                    return self
+            time.sleep(0.2)
+        self.close()
+        raise RuntimeError(f"The app did not start:\n{self.log.read_text('utf-8')}")
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def app(tiny_bundle_folders, tmp_path_factory):
+    """The page over both tiny bundles, in another process."""
+    arguments = ["--bundle", *map(str, tiny_bundle_folders.values())]
+    running = App(arguments, tmp_path_factory.mktemp("app") / "log.txt").wait()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def client(app):
+    """A gradio client of the running app."""
+    from gradio_client import Client
+
+    return Client(app.url, verbose=False)
+
+
+@pytest.fixture
+def broken_file(tmp_path) -> Path:
+    """A file that calls itself a PNG and is none."""
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"not a picture" * 40)
+    return path
+
+
+def sample(folder: Path, label: str) -> Path:
+    """The first image of a class in the test split."""
+    with open(folder / "metadata.csv", encoding="utf-8") as file:
+        return next(folder / row["file_name"] for row in csv.DictReader(file) if (row["split"], row["label"]) == ("test", label))

@@ -1,0 +1,181 @@
+"""ViT-CX against a slow, literal version of the paper's algorithm, on every family, and against reference maps."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from medssl.backbones import Backbone
+from medssl.errors import BundleError
+from medssl.explain import ViTCX
+from medssl.explain.explanation import to_unit_range
+from medssl.explain.vit_cx import NOISE_STD, cluster_masks
+from medssl.heads import ClassificationHead
+from medssl.preprocess import Preprocess
+from tests.models import save_model
+
+FAMILIES = {"dinov2": 14, "dinov2-registers": 14, "vit": 16, "deit": 16, "resnet": 32}
+
+
+def make(family, folder, size):
+    backbone = Backbone.from_pretrained(save_model(family, folder), precision="fp32")
+    torch.manual_seed(1)
+    pooling = backbone.default_pooling
+    head = ClassificationHead.from_linear(
+        torch.randn(3, 48) * 0.5,
+        torch.zeros(3),
+        ["a", "b", "c"],
+        backbone,
+        pooling,
+        preprocess=Preprocess(size=size).to_dict(),
+    )
+    return backbone, head
+
+
+def picture(width=90, height=60, seed=0):
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def plain_masks(maps, size, threshold):
+    """The paper's masks, one obvious step after the other, all at pixel size."""
+    upsampled = torch.nn.functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+    masks = [(m - m.min()) / (m.max() - m.min()) for m in upsampled if m.max() > m.min()]
+    distances = np.zeros((len(masks), len(masks)))
+    for i, a in enumerate(masks):
+        for j, b in enumerate(masks):
+            distances[i, j] = 0 if i == j else 1 - float((a * b).sum() / a.norm() / b.norm())
+    tree = linkage(squareform(np.clip((distances + distances.T) / 2, 0, None), checks=False), "complete")
+    # scikit-learn merges strictly below the threshold
+    labels = fcluster(tree, np.nextafter(threshold, 0), "distance")
+    summed = [torch.stack([m for m, l in zip(masks, labels, strict=True) if l == c]).sum(0) for c in sorted(set(labels))]
+    return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in summed])
+
+
+def plain_saliency(backbone, head, image, masks, index, seed):
+    pixels = backbone.pixels([image], head.preprocess)[0]
+
+    def probability(x):
+        with torch.no_grad():
+            return float(head.probabilities(backbone.forward(x[None]).pool(head.pooling))[0, index])
+
+    generator = torch.Generator().manual_seed(seed)
+    total, cover = torch.zeros(pixels.shape[1:]), torch.zeros(pixels.shape[1:])
+    for mask in masks:
+        noise = NOISE_STD * torch.randn(*pixels.shape, generator=generator) * (1 - mask)
+        score = probability(pixels * mask + noise) - probability(pixels + noise) + probability(pixels)
+        total += score * mask
+        cover += mask
+    return (total / cover.clamp(min=1e-8) / len(masks)).numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_the_plain_version(family, tmp_path):
+    step = FAMILIES[family]
+    backbone, head = make(family, tmp_path, (step * 3, step * 5))
+    image = picture()
+    explanation = ViTCX(backbone, head).explain(image, target="b", seed=4)
+    maps = backbone.encode([image], head.preprocess).maps[0].permute(2, 0, 1)
+    masks = plain_masks(maps, head.preprocess.size, 0.1)
+    assert explanation.masks == len(masks) > 1
+    expected = plain_saliency(backbone, head, image, masks_in_order(masks, maps, head.preprocess.size), 1, 4)
+    np.testing.assert_allclose(explanation.saliency, expected, atol=2e-4)
+    assert explanation.forward_passes == 1 + 2 * len(masks)
+
+
+def masks_in_order(masks, maps, size):
+    """The plain masks in the order the fast ones have, so that both meet the same noise."""
+    fast = cluster_masks(maps, size, 0.1)
+    order = [int(torch.stack([(m - f).abs().max() for m in masks]).argmin()) for f in fast]
+    assert sorted(order) == list(range(len(masks)))
+    ordered = masks[order]
+    torch.testing.assert_close(fast, ordered, atol=1e-4, rtol=0)
+    return ordered
+
+
+def test_two_calls_give_the_same_bits_and_another_seed_does_not(tmp_path):
+    backbone, head = make("dinov2", tmp_path, (56, 56))
+    explainer = ViTCX(backbone, head)
+    one, two, other = (explainer.explain(picture(), seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(one.saliency, two.saliency) and np.array_equal(one.heatmap, two.heatmap)
+    assert not np.array_equal(one.saliency, other.saliency)
+
+
+def test_the_heatmap_has_the_images_own_frame(tmp_path):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explanation = ViTCX(backbone, head).explain(picture(131, 57))
+    assert explanation.heatmap.shape == (57, 131) and explanation.heatmap.dtype == np.float32
+    assert explanation.heatmap.min() == 0 and explanation.heatmap.max() == 1
+    assert explanation.overlay(picture(131, 57)).size == (131, 57)
+
+
+def test_target_defaults_to_the_predicted_class_and_unknown_ones_are_refused(tmp_path):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explainer = ViTCX(backbone, head)
+    predicted = head.predict(backbone.encode([picture()], head.preprocess).pool("cls"))[0]
+    explanation = explainer.explain(picture())
+    assert explanation.target == predicted.label
+    assert explanation.probability == pytest.approx(predicted.probability, abs=1e-5)
+    for target in ("z", 3, -1):
+        with pytest.raises(BundleError, match="no class.*a, b, c"):
+            explainer.explain(picture(), target=target)
+
+
+def test_constant_maps_and_constant_scores_give_zeros_and_no_evidence(tmp_path):
+    backbone, head = make("dinov2", tmp_path, (56, 56))
+    assert cluster_masks(torch.zeros(8, 4, 4), (56, 56), 0.1).shape == (0, 56, 56)
+    assert cluster_masks(torch.full((8, 4, 4), 3.7), (56, 56), 0.1).shape == (0, 56, 56)
+    one = cluster_masks(torch.cat([torch.full((7, 4, 4), 2.0), torch.rand(1, 4, 4)]), (56, 56), 0.1)
+    assert one.shape == (1, 56, 56) and torch.isfinite(one).all()
+    head.linear.weight.zero_()
+    explanation = ViTCX(backbone, head).explain(picture())
+    assert not explanation.evidence
+    assert np.isfinite(explanation.saliency).all() and not explanation.heatmap.any()
+    blank = ViTCX(backbone, head).explain(Image.new("RGB", (50, 40)))
+    assert np.isfinite(blank.heatmap).all()
+
+
+def test_unit_range_of_odd_arrays():
+    assert not to_unit_range(np.full((3, 3), 5.0)).any()
+    assert not to_unit_range(np.array([[np.inf, 1.0]])).any()
+    assert to_unit_range(np.array([[1.0, 3.0]])).tolist() == [[0.0, 1.0]]
+
+
+def test_it_finds_the_patch_that_decides(tmp_path):
+    """A head that reads one corner's brightness: the map must point there, not elsewhere."""
+    backbone, _ = make("vit", tmp_path, (64, 64))
+    bright = np.zeros((64, 64, 3), np.uint8)
+    bright[0:16, 48:64] = 255
+    image, dark = Image.fromarray(bright), Image.new("RGB", (64, 64))
+    with torch.no_grad():
+        difference = backbone.encode([image]).pool("cls") - backbone.encode([dark]).pool("cls")
+        middle = (backbone.encode([image]).pool("cls") + backbone.encode([dark]).pool("cls")) / 2
+    weight = torch.cat([difference, -difference]) * 6 / difference.norm() ** 2
+    head = ClassificationHead.from_linear(weight, -(weight @ middle[0]), ["lit", "dark"], backbone)
+    saliency = ViTCX(backbone, head).explain(image, target="lit").saliency
+    inside = saliency[0:16, 48:64].mean()
+    assert inside > np.percentile(saliency, 75)
+
+
+REAL = os.environ.get("MEDSSL_REAL_DATA")
+
+
+@pytest.mark.skipif(not REAL, reason="MEDSSL_REAL_DATA is not set")
+@pytest.mark.parametrize("task", ["lung", "brain", "leukaemia", "eye"])
+def test_agrees_with_the_authors_maps(task):
+    """Pearson to the mean of six runs of the authors' code: at least its own run-to-run correlation less 0.03."""
+    reference = np.load(Path(REAL) / "goldens" / f"{task}.npz")
+    backbone = Backbone.from_pretrained(Path(REAL) / "weights" / "vit-tiny-patch16-224")
+    labels = [str(name) for name in range(len(reference["head_bias"]))]
+    head = ClassificationHead.from_linear(reference["head_weight"], reference["head_bias"], labels, backbone)
+    for index, pixels in enumerate(reference["images"]):
+        explanation = ViTCX(backbone, head).explain(Image.fromarray(pixels), target=int(reference["target"][index]))
+        assert explanation.masks == reference["masks"][index]
+        found = np.corrcoef(explanation.saliency.ravel(), reference["saliency"][index].ravel())[0, 1]
+        assert found >= reference["self_correlation"][index] - 0.03

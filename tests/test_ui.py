@@ -1,0 +1,284 @@
+"""The page and its endpoints, asked by a real client of a real server in another process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import gradio as gr
+import numpy as np
+import pytest
+from conftest import ROOT, TINY_TASKS, sample
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from medssl import render
+from medssl.api import GENERAL_ERROR, MODEL, check_top_k, guarded
+from medssl.bundle import suggest_task
+from medssl.errors import ImageError, LibraryError
+from medssl.tasks import NOT_FOR_DIAGNOSIS
+from medssl.ui import PREDICTED, Page, Visit, build_app, launch_options
+
+
+@pytest.fixture(scope="module")
+def shapes_image(tiny_data):
+    return sample(tiny_data["shapes"], "dots")
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bundles, shapes_image):
+    return tiny_bundles["shapes"].analyze(shapes_image, top_k=4)
+
+
+def without(facts, *names):
+    return {key: value for key, value in facts.items() if key not in names}
+
+
+def test_tasks_lists_what_is_loaded(client, tiny_bundles):
+    listed = client.predict(api_name="/tasks")
+    assert [task["name"] for task in listed] == list(tiny_bundles)
+    for task in listed:
+        assert task["labels"] == list(TINY_TASKS[task["name"]])
+        assert task["figures"] == json.loads(json.dumps(tiny_bundles[task["name"]].metrics))
+        assert task["backbone"]["dimension"] == 32 and task["title"] and task["modality"]
+
+
+def test_classify_gives_the_numbers_of_python(client, shapes_image, expected):
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", api_name="/classify")
+    assert answer == {"task": "shapes", **expected.to_dict()["prediction"]}
+
+
+def test_classify_without_a_task_takes_the_suggested_one(client, tiny_bundles, tiny_data):
+    image = sample(tiny_data["tints"], "jade")
+    answer = client.predict(handle_file(str(image)), api_name="/classify")
+    found = suggest_task(tiny_bundles, image)
+    assert answer["task"] == found[0].name
+    assert answer["suggested"] == [vars(suggestion) for suggestion in found]
+
+
+def test_explain_gives_the_map_in_the_images_own_frame(client, shapes_image, expected):
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", "", api_name="/explain")
+    explanation = expected.explanation
+    assert answer["target"] == explanation.target and answer["masks"] == explanation.masks
+    assert answer["probability"] == pytest.approx(explanation.probability, abs=1e-6)
+    heatmap = np.asarray(Image.open(answer["heatmap"]), np.float64) / 65535
+    assert heatmap.shape == explanation.heatmap.shape
+    np.testing.assert_allclose(heatmap, explanation.heatmap, atol=1 / 65535)
+    np.testing.assert_array_equal(np.asarray(Image.open(answer["overlay"])), explanation.overlay(expected.image))
+
+
+def test_explain_takes_another_class(client, shapes_image, expected):
+    other = next(label for label in TINY_TASKS["shapes"] if label != expected.prediction.label)
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", other, api_name="/explain")
+    assert answer["target"] == other
+    assert answer["probability"] == pytest.approx(expected.prediction.probabilities[other], abs=1e-3)
+
+
+def test_similar_gives_the_cases_of_python_with_thumbnails(client, shapes_image, expected):
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", 4, api_name="/similar")
+    assert [without(case, "thumbnail") for case in answer["cases"]] == expected.to_dict()["cases"]
+    for case, known in zip(answer["cases"], expected.cases, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(case["thumbnail"])), np.asarray(known.image))
+
+
+def test_analyze_gives_all_of_bundle_analyze(client, shapes_image, expected):
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", "", 4, True, api_name="/analyze")
+    python = expected.to_dict()
+    assert set(answer) == set(python)
+    assert answer["prediction"] == python["prediction"]
+    assert [without(case, "thumbnail") for case in answer["cases"]] == python["cases"]
+    assert without(answer["explanation"], "heatmap", "overlay", "seconds") == without(python["explanation"], "seconds")
+    quick = client.predict(handle_file(str(shapes_image)), "shapes", "", 4, False, api_name="/analyze")
+    assert quick["explanation"] is None and quick["prediction"] == python["prediction"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "words"),
+    [
+        ("/classify", ("spleen",), ["'spleen'", "shapes, tints"]),
+        ("/explain", ("shapes", "jade"), ["'jade'", "dots, plain, stripes"]),
+        ("/similar", ("shapes", 0), ["top_k is 0", "1 to 50"]),
+        ("/similar", ("shapes", 51), ["top_k is 51", "1 to 50"]),
+        ("/similar", ("shapes", 2.5), ["top_k is 2.5", "whole numbers"]),
+        ("/analyze", ("shapes", "", -1, True), ["top_k is -1", "1 to 50"]),
+    ],
+)
+def test_wrong_arguments_are_named(client, shapes_image, endpoint, arguments, words):
+    with pytest.raises(AppError) as caught:
+        client.predict(handle_file(str(shapes_image)), *arguments, api_name=endpoint)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_bad_files_get_their_sentence_and_the_server_lives_on(client, app, shapes_image, broken_file, tmp_path):
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    (tmp_path / "page.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    for path in (broken_file, tmp_path / "empty.dcm", tmp_path / "page.svg"):
+        with pytest.raises(ImageError) as python:
+            from medssl.images import read_image
+
+            read_image(path)
+        for endpoint in ("/classify", "/explain", "/similar", "/analyze"):
+            with pytest.raises(AppError) as caught:
+                client.predict(handle_file(str(path)), "shapes", api_name=endpoint)
+            assert str(python.value).split(":")[-1].strip() in str(caught.value)
+    assert app.process.poll() is None
+    assert client.predict(handle_file(str(shapes_image)), "shapes", api_name="/classify")["label"]
+    assert "Traceback" not in app.log.read_text("utf-8")
+
+
+def test_files_of_the_server_cannot_be_asked_for(client, app, tiny_data):
+    secret = sample(tiny_data["shapes"], "plain")
+    with pytest.raises(AppError) as caught:
+        client.predict({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, "shapes", api_name="/classify")
+    assert str(secret) not in str(caught.value)
+
+
+def test_only_the_five_endpoints_are_callable_and_documented(client, app):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(endpoints) == {"/tasks", "/classify", "/explain", "/similar", "/analyze"}
+    for name, endpoint in endpoints.items():
+        assert len(endpoint["description"]) > 30, name
+    parameters = {item["parameter_name"]: item for item in endpoints["/analyze"]["parameters"]}
+    assert list(parameters) == ["image", "task", "target", "top_k", "explain"]
+    assert not parameters["image"]["parameter_has_default"] and parameters["top_k"]["parameter_default"] == 6
+
+
+def test_two_clients_at_once_get_their_own_answers(app, tiny_bundles, tiny_data):
+    images = [(name, sample(tiny_data[name], label)) for name, labels in TINY_TASKS.items() for label in labels]
+
+    def ask(question):
+        name, image = question
+        return Client(app.url, verbose=False).predict(handle_file(str(image)), name, api_name="/classify")
+
+    with ThreadPoolExecutor(3) as pool:
+        for (name, image), answer in zip(images, pool.map(ask, images), strict=True):
+            own = tiny_bundles[name].analyze(image, explain=False).to_dict()["prediction"]
+            assert answer == {"task": name, **own}
+
+
+def test_the_page_starts_without_bundles_and_says_how_to_build_one():
+    config = build_app({}).get_config_file()
+    texts = " ".join(str(component["props"].get("value")) for component in config["components"])
+    assert "No bundle is loaded" in texts and "scripts/build.py" in texts and "python app.py --bundle" in texts
+    assert NOT_FOR_DIAGNOSIS in texts
+
+
+def test_every_component_has_an_elem_id_and_every_page_event_is_private(tiny_bundles):
+    demo = build_app(tiny_bundles)
+    for block in demo.blocks.values():
+        if isinstance(block, gr.components.Component) and not isinstance(block, gr.State):
+            assert block.elem_id, block
+    public = [function.api_name for function in demo.fns.values() if function.api_visibility != "private"]
+    assert sorted(public) == ["analyze", "classify", "explain", "similar", "tasks"]
+    assert demo.delete_cache[1] <= 3600
+    options = launch_options()
+    assert options["show_error"] is False and options["run_history"] is False
+
+
+def test_the_api_without_a_bundle_says_so(shapes_image):
+    demo = build_app({})
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        client = Client(url, verbose=False)
+        assert client.predict(api_name="/tasks") == []
+        with pytest.raises(AppError, match="No bundle is loaded"):
+            client.predict(handle_file(str(shapes_image)), api_name="/analyze")
+    finally:
+        demo.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--bundle", "no/such/bundle"], "no/such/bundle"), (["--port", "99999"], "99999")],
+)
+def test_app_says_plainly_why_it_cannot_start(arguments, words):
+    done = subprocess.run([sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_errors_of_the_program_itself_are_not_shown(caplog):
+    def fails():
+        raise ZeroDivisionError("the pixels are 1 2 3")
+
+    def streams():
+        yield 1
+        raise ZeroDivisionError("the pixels are 1 2 3")
+
+    for function in (fails, lambda: list(guarded(streams)())):
+        with pytest.raises(gr.Error) as caught:
+            guarded(function)()
+        assert caught.value.message == GENERAL_ERROR
+    assert "ZeroDivisionError" in caplog.text and "1 2 3" not in caplog.text
+
+
+def test_top_k_must_be_a_whole_number_in_range():
+    assert check_top_k(7.0) == 7
+    for value in (0, 51, 1.5, None, float("nan"), float("inf")):
+        with pytest.raises(LibraryError):
+            check_top_k(value)
+    assert MODEL["concurrency_limit"] == 1
+
+
+@pytest.fixture
+def page(tiny_bundles):
+    with gr.Blocks():
+        return Page(tiny_bundles)
+
+
+def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, expected):
+    visit = list(page.receive(str(shapes_image)))[-1][page.visit]
+    shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, lambda *_args, **_more: None)]
+    assert [bool(step[page.gallery]) for step in shown] == [False, True, True]
+    assert [step[page.overlay] is not None for step in shown] == [False, False, True]
+    assert f'id="predicted-class">{expected.prediction.label}' in shown[0][page.verdict]
+    first = page.reblend(visit, 0.0)
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(visit.image))
+    assert np.any(np.asarray(page.reblend(visit, 1.0)) != np.asarray(first))
+
+
+def test_stop_ends_a_running_explanation(page, shapes_image):
+    visit = Visit(Image.open(shapes_image).convert("RGB"))
+    found = []
+    for analysis in page.steps(visit, "shapes", "", lambda *_args, **_more: None):
+        found.append(analysis)
+        if analysis.cases is not None:
+            page.stop_run(visit)
+    assert found[-1].cases is not None and found[-1].explanation is None
+
+
+def test_a_bad_upload_clears_the_old_results_first(page, broken_file):
+    steps = page.receive(str(broken_file))
+    cleared = next(steps)
+    assert cleared[page.visit] is None and cleared[page.gallery] is None and cleared[page.overlay] is None
+    with pytest.raises(ImageError):
+        next(steps)
+
+
+def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, expected):
+    strange = replace(expected.prediction, familiar=False, familiarity=0.1)
+    assert render.UNFAMILIAR in render.warning(strange, 0.5)
+    assert render.warning(replace(strange, familiar=True), 0.5) == ""
+    blind = replace(
+        expected,
+        explanation=replace(expected.explanation, evidence=False, heatmap=np.zeros_like(expected.explanation.heatmap)),
+    )
+    shown = page.explained(blind, 0.5)
+    assert "No evidence found" in shown[page.note]
+    np.testing.assert_array_equal(np.asarray(shown[page.overlay]), np.asarray(expected.image))
+
+
+def test_names_from_data_cannot_become_markup(expected):
+    case = replace(expected.cases[0], label="<img src=x onerror=alert(1)>", group_id="<b>")
+    facts = render.case_facts(case, 1)
+    assert "<img src=x" not in facts and "<b>Case 1</b>" in facts and "&lt;b&gt;" in facts
+
+
+def test_probabilities_are_never_rounded_to_certainty():
+    assert render.percent(0.99999) == "> 99.9 %" and render.percent(0.00001) == "< 0.1 %"
+    assert render.percent(0.8765) == "87.7 %"
