@@ -155,9 +155,7 @@ class Backbone:
                     "patch grid. A vision encoder with patch tokens or a final feature map is needed."
                 )
         elif hidden.ndim != 4:
-            raise BackboneError(
-                f"Backbone {self.id!r} gives shape {list(hidden.shape)}: no image encoding."
-            )
+            raise BackboneError(f"Backbone {self.id!r} gives shape {list(hidden.shape)}: no image encoding.")
         self.has_cls = self.prefix > 0
         self.map_layer = last_block_norm(self.model) if self.has_cls else None
 

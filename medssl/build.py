@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from datasets import Dataset, Image as ImageFeature
+from datasets import Dataset
+from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -55,7 +56,9 @@ def as_cases(dataset: Dataset, progress: bool = True) -> Dataset:
                 disable=not progress,
             )
         )
-    cases = dataset.remove_columns([name for name in dataset.column_names if name not in CASE_COLUMNS or name == "image"])
+    cases = dataset.remove_columns(
+        [name for name in dataset.column_names if name not in CASE_COLUMNS or name == "image"]
+    )
     cases = cases.add_column("id", [name for name, _ in found])
     cases = cases.add_column("image", [{"bytes": data, "path": None} for _, data in found], feature=ImageFeature())
     return cases.select_columns(list(CASE_COLUMNS))

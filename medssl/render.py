@@ -90,11 +90,11 @@ def verdict(prediction: Prediction, task: Task, level: float) -> str:
     rows = []
     for label, value in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
         inside = label in prediction.prediction_set
-        mark = '<span class="ms-mark">in the set</span>' if inside else ""
         rows.append(
             f'<div class="ms-bar{" ms-in" if inside else ""}" data-label="{escape(label)}">'
-            f'<span class="ms-name">{escape(pretty(label))}{mark}</span><span class="ms-value">{percent(value)}</span>'
-            f'<span class="ms-track"><span style="width:{100 * value:.2f}%"></span></span></div>'
+            f'<span class="ms-name">{escape(pretty(label))}</span>'
+            f'<span class="ms-track"><span style="width:{100 * value:.2f}%"></span></span>'
+            f'<span class="ms-value">{percent(value)}</span></div>'
         )
     count = len(prediction.prediction_set)
     names = ", ".join(pretty(label) for label in prediction.prediction_set)
@@ -103,8 +103,8 @@ def verdict(prediction: Prediction, task: Task, level: float) -> str:
         f'<div class="ms-card"><div class="ms-task">{escape(task.title)}</div>'
         f'<div class="ms-label" id="predicted-class">{escape(pretty(prediction.label))}'
         f" <span>{percent(prediction.probability)}</span></div>{''.join(rows)}"
-        f'<p class="ms-small"><b>{100 * level:.0f} % prediction set</b> ({sure}): {escape(names)}. Such sets hold the '
-        f"true class in about {100 * level:.0f} of 100 images like those the model was fitted on.</p></div>"
+        f'<p class="ms-small"><b>● {100 * level:.0f} % prediction set</b> ({sure}): {escape(names)}. Such sets hold '
+        f"the true class in about {100 * level:.0f} of 100 images like those the model was fitted on.</p></div>"
     )
 
 
@@ -118,8 +118,8 @@ def warning(prediction: Prediction, threshold: float | None) -> str:
 
 
 def case_caption(case: Case) -> str:
-    """One line under a case's picture."""
-    return f"{pretty(case.label)} · {case.score:.2f}"
+    """What stands under a case's picture: label, then similarity and group."""
+    return f"{pretty(case.label)}\n{case.score:.2f} · {case.group_id}".rstrip(" ·")
 
 
 def case_facts(case: Case, rank: int) -> str:

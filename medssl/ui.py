@@ -41,8 +41,27 @@ class Visit:
 
 def launch_options() -> dict:
     """What `Blocks.launch` must be given for this page: its looks, and that nothing is kept, leaked or tracked."""
+    theme = gr.themes.Soft(
+        primary_hue="cyan",
+        secondary_hue="cyan",
+        neutral_hue="slate",
+        font=("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"),
+        font_mono=("ui-monospace", "Consolas", "monospace"),
+    ).set(
+        body_background_fill="*neutral_100",
+        body_text_color_subdued="*neutral_600",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_title_padding="0",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_text_color="white",
+    )
     return {
-        "theme": gr.themes.Soft(primary_hue="cyan", secondary_hue="cyan", neutral_hue="slate"),
+        "theme": theme,
         "css_paths": Path(__file__).with_name("page.css"),
         "show_error": False,
         "ssr_mode": False,
@@ -54,11 +73,10 @@ def launch_options() -> dict:
     }
 
 
-def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> gr.Dropdown:
-    """The dropdown of classes to explain; its first entry follows the prediction."""
+def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> list[tuple[str, str]]:
+    """The classes to explain as (shown, value); the first entry follows the prediction."""
     said = f" ({render.pretty(analysis.prediction.label)})" if analysis else ""
-    choices = [(f"predicted class{said}", PREDICTED), *((render.pretty(label), label) for label in bundle.labels)]
-    return gr.Dropdown(choices=choices)
+    return [(f"predicted class{said}", PREDICTED), *((render.pretty(label), label) for label in bundle.labels)]
 
 
 def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
@@ -93,9 +111,15 @@ class Page:
     def build_left(self) -> None:
         """Image, task and buttons."""
         first = next(iter(self.bundles))
-        self.upload = gr.File(label="Image: PNG, JPEG, TIFF, WebP, BMP or DICOM", height=130, elem_id="upload")
+        self.upload = gr.File(label="Image file or DICOM", height=120, elem_id="upload")
         self.preview = gr.Image(
-            label="Your image", format="png", interactive=False, height=260, buttons=["fullscreen"], elem_id="preview"
+            label="Your image",
+            alt_text="the uploaded image",
+            format="png",
+            interactive=False,
+            height=260,
+            buttons=["fullscreen"],
+            elem_id="preview",
         )
         self.task = gr.Dropdown(
             [(bundle.task.title, name) for name, bundle in self.bundles.items()],
@@ -110,10 +134,9 @@ class Page:
             self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
         self.example_gallery = gr.Gallery(
             [(example["path"], f"{example['task']}: {render.pretty(example['label'])}") for example in self.examples],
-            label="Or take an example (true label below it)",
+            label="Or take an example (its true label below)",
             format="png",
-            columns=4,
-            height=150,
+            columns=max(2, min(4, len(self.examples))),
             allow_preview=False,
             interactive=False,
             buttons=[],
@@ -131,6 +154,7 @@ class Page:
             with gr.Column(min_width=300, elem_id="where"):
                 self.overlay = gr.Image(
                     label="Where it sees that",
+                    alt_text="heatmap over the image",
                     format="png",
                     interactive=False,
                     height=330,
@@ -139,7 +163,7 @@ class Page:
                 )
                 self.note = gr.HTML("", elem_id="note")
                 self.target = gr.Dropdown(
-                    target_choices(first).choices,
+                    target_choices(first),
                     value=PREDICTED,
                     label="Class to explain",
                     filterable=False,
@@ -153,7 +177,6 @@ class Page:
                     label="Most similar known cases",
                     format="png",
                     columns=3,
-                    height=330,
                     allow_preview=False,
                     interactive=False,
                     buttons=[],
@@ -241,7 +264,7 @@ class Page:
             self.results: gr.Row(visible=False),
             self.overlay: None,
             self.note: "",
-            self.target: gr.Dropdown(choices=target_choices(self.bundles[name]).choices, value=PREDICTED),
+            self.target: gr.Dropdown(choices=target_choices(self.bundles[name]), value=PREDICTED),
             self.gallery: None,
             self.case: "",
         }
@@ -338,7 +361,7 @@ class Page:
                         analysis.prediction, bundle.task, thresholds.get("conformal_level", 0.9)
                     ),
                     self.results: gr.Row(visible=True),
-                    self.target: target_choices(bundle, analysis),
+                    self.target: gr.Dropdown(choices=target_choices(bundle, analysis)),
                     self.overlay: None,
                     self.note: "",
                     self.gallery: None,
@@ -372,7 +395,8 @@ class Page:
         """The overlay, and what it shows in words."""
         explanation = analysis.explanation
         label = render.pretty(explanation.target)
-        said = f"Evidence for <b>{escape(label)}</b> ({render.percent(explanation.probability)}): red moved it most."
+        chance = render.percent(explanation.probability)
+        said = f"Evidence for <b>{escape(label)}</b> ({chance}), from blue (none) to red (strongest)."
         if not explanation.evidence:
             said = escape(render.NO_EVIDENCE.format(label=label))
         seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())

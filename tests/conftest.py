@@ -1,4 +1,4 @@
-"""Small real parts for the tests: image folders, a random-weight backbone, bundles built by the package, a running app."""
+"""Small real parts for the tests: image folders, a random-weight backbone, bundles, a running app."""
 
 from __future__ import annotations
 
@@ -161,4 +161,6 @@ def broken_file(tmp_path) -> Path:
 def sample(folder: Path, label: str) -> Path:
     """The first image of a class in the test split."""
     with open(folder / "metadata.csv", encoding="utf-8") as file:
-        return next(folder / row["file_name"] for row in csv.DictReader(file) if (row["split"], row["label"]) == ("test", label))
+        return next(
+            folder / row["file_name"] for row in csv.DictReader(file) if (row["split"], row["label"]) == ("test", label)
+        )

@@ -111,7 +111,9 @@ def test_random_labels_give_chance(backbone):
         known = part(count, 3, seed)
         parts.append(Part(known.embeddings, rng.permutation(known.labels), known.groups))
     head = fit(backbone, *parts[:2])
-    right = [p.label == "xyz"[label] for p, label in zip(head.predict(parts[2].embeddings), parts[2].labels, strict=True)]
+    right = [
+        p.label == "xyz"[label] for p, label in zip(head.predict(parts[2].embeddings), parts[2].labels, strict=True)
+    ]
     assert 0.25 < np.mean(right) < 0.42
 
 
@@ -119,4 +121,8 @@ def test_a_class_missing_from_validation_is_refused(backbone):
     validation = part(60, 3, 1)
     keep = validation.labels != 1
     with pytest.raises(DataError, match="val split has no image of y"):
-        fit(backbone, part(60, 3, 0), Part(validation.embeddings[keep], validation.labels[keep], validation.groups[keep]))
+        fit(
+            backbone,
+            part(60, 3, 0),
+            Part(validation.embeddings[keep], validation.labels[keep], validation.groups[keep]),
+        )

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import gradio as gr
+import httpx
 import numpy as np
 import pytest
-from conftest import ROOT, TINY_TASKS, sample
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -22,6 +22,7 @@ from medssl.bundle import suggest_task
 from medssl.errors import ImageError, LibraryError
 from medssl.tasks import NOT_FOR_DIAGNOSIS
 from medssl.ui import PREDICTED, Page, Visit, build_app, launch_options
+from tests.conftest import ROOT, TINY_TASKS, sample
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +132,13 @@ def test_bad_files_get_their_sentence_and_the_server_lives_on(client, app, shape
     assert "Traceback" not in app.log.read_text("utf-8")
 
 
-def test_files_of_the_server_cannot_be_asked_for(client, app, tiny_data):
-    secret = sample(tiny_data["shapes"], "plain")
-    with pytest.raises(AppError) as caught:
-        client.predict({"path": str(secret), "meta": {"_type": "gradio.FileData"}}, "shapes", api_name="/classify")
-    assert str(secret) not in str(caught.value)
+def test_files_of_the_server_cannot_be_asked_for(app, tiny_data):
+    # Over plain HTTP: the Python client would upload the path it is given.
+    secret = {"path": str(sample(tiny_data["shapes"], "plain")), "meta": {"_type": "gradio.FileData"}}
+    call = f"{app.url}/gradio_api/call/classify"
+    event = httpx.post(call, json={"data": [secret, "shapes"]}).json()["event_id"]
+    told = httpx.get(f"{call}/{event}", timeout=30).text
+    assert told.startswith("event: error") and "probabilit" not in told and secret["path"] not in told
 
 
 def test_only_the_five_endpoints_are_callable_and_documented(client, app):
