@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+
+from medssl.bootstrap import interval, resample
+from medssl.errors import DataError
 
 ECE_BINS = 15
-EPSILON = 1e-12
+RANKS = 10
+# The smallest probability that is told apart from none; scikit-learn's log_loss uses the same.
+EPSILON = np.finfo(np.float64).eps
+QUERY_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a metric is and which way is better (None where neither is)."""
+    """What a metric is, which way is better (None where neither is), and whether it lies within 0 to 1."""
 
     description: str
     higher_is_better: bool | None
+    bounded: bool = True
 
 
 METRICS: dict[str, MetricSpec] = {
@@ -25,81 +31,87 @@ METRICS: dict[str, MetricSpec] = {
     "balanced_accuracy": MetricSpec("mean of the classes' recalls", True),
     "macro_f1": MetricSpec("mean of the classes' F1", True),
     "auroc": MetricSpec("area under the ROC curve, one class against the rest, mean over classes", True),
-    "ece": MetricSpec(f"expected calibration error of the top class, {ECE_BINS} equal-width bins", False),
-    "nll": MetricSpec("mean negative log-likelihood of the true class, nats", False),
+    "ece": MetricSpec(
+        f"expected calibration error: |confidence - accuracy| of the top class in {ECE_BINS} equal-width bins",
+        False,
+        False,
+    ),
+    "nll": MetricSpec("mean negative log-likelihood of the true class, nats", False, False),
     "conformal_coverage": MetricSpec("share of prediction sets that hold the true class; 0.90 is aimed at", None),
-    "mean_set_size": MetricSpec("mean number of classes in a prediction set", False),
+    "mean_set_size": MetricSpec("mean number of classes in a prediction set", False, False),
     "precision_at_1": MetricSpec("share of images whose most similar case has their label", True),
     "precision_at_5": MetricSpec("share of the 5 most similar cases with the image's label", True),
     "map_at_10": MetricSpec("mean average precision of the 10 most similar cases", True),
     "recall": MetricSpec("share of a class's images that are found", True),
     "share": MetricSpec("share of images flagged", None),
 }
-# Metrics that are means of independent yes/no outcomes: at 0 or 1 the bootstrap cannot see their uncertainty.
-PROPORTIONS = {"accuracy", "balanced_accuracy", "conformal_coverage", "precision_at_1", "recall", "share"}
 
 
-def group_weights(groups: Sequence[str], n_bootstrap: int, seed: int) -> np.ndarray:
-    """How often each image is drawn in each resample of whole groups: `[R, N]` float64, the first row all one."""
-    _, inverse = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    count = int(inverse.max()) + 1
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=n_bootstrap)
-    return np.vstack([np.ones(len(inverse)), draws[:, inverse]])
+def plain(number: float) -> float | None:
+    """A number for JSON, which knows no NaN."""
+    return float(number) if np.isfinite(number) else None
 
 
-def with_interval(name: str, values: np.ndarray, groups: Sequence[str]) -> dict:
-    """A metric as JSON: the value (first entry) and the 2.5th and 97.5th percentile of the resamples.
-
-    A proportion of exactly 0 or 1 gets the exact binomial bound (Clopper & Pearson 1934) with groups as trials.
-    """
-    count = len(set(map(str, groups)))
-    value = float(values[0])
-    resampled = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
-    if name in PROPORTIONS and value in (0.0, 1.0):
-        bound = float(beta.ppf(0.025, count, 1))
-        low, high = (bound, 1.0) if value == 1.0 else (0.0, 1 - bound)
-
-    def plain(number: float) -> float | None:
-        return float(number) if np.isfinite(number) else None
-
+def metric(name: str, value: float, resampled: np.ndarray, images: int, parts: Sequence[int], groups: int) -> dict:
+    """A metric as JSON; `parts` are the group counts behind it, see `bootstrap.interval`."""
+    spec = METRICS[name]
+    # Sums of weights can leave 1 by the last bit, and a perfect score must be seen as one.
+    value = float(np.round(value)) if np.isclose(value, np.round(value), rtol=0, atol=1e-12) else float(value)
+    low, high = interval(value, resampled, [count for count in parts if count] or [0] if spec.bounded else None)
     return {
         "value": plain(value),
         "low": plain(low),
         "high": plain(high),
-        "n": len(groups),
-        "groups": count,
-        "higher_is_better": METRICS[name].higher_is_better,
+        "n": images,
+        "groups": groups,
+        "higher_is_better": spec.higher_is_better,
     }
 
 
-def weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Means `[R]` of values `[N]` under weights `[R, N]`; NaN where nothing is drawn."""
-    total = weights.sum(axis=1)
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A quotient that is NaN, without complaint, where nothing was drawn."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ values) / total
+        return above / below
+
+
+def mean_known(values: np.ndarray) -> np.ndarray:
+    """Row means `[R]` of `[R, C]` over the entries that are known; NaN where none is."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
+
+
+def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Means `[R, M]` of values `[N, M]` under weights `[R, N]`."""
+    return ratio(weights @ values, weights.sum(axis=1, keepdims=True))
 
 
 def weighted_auroc(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve `[R]` of scores `[N]` under weights `[R, N]`, ties counted half; NaN without both classes."""
+    """Area under the ROC curve `[R]` of scores `[N]` under weights `[R, N]`, ties counted half; NaN without both."""
     order = np.argsort(scores, kind="stable")
-    _, tie = np.unique(scores[order], return_inverse=True)
-    starts = np.flatnonzero(np.r_[True, np.diff(tie) > 0])
-    weights = weights[:, order]
-    up = np.add.reduceat(weights * positive[order], starts, axis=1)
-    down = np.add.reduceat(weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(down, axis=1) - down
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (up * (below + down / 2)).sum(1) / (up.sum(1) * down.sum(1))
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
+    weights, positive = weights[:, order], positive[order]
+    up = np.add.reduceat(weights * positive, starts, axis=1)
+    down = np.add.reduceat(weights * ~positive, starts, axis=1)
+    below = np.cumsum(down, axis=1) - down / 2
+    return ratio((up * below).sum(axis=1), up.sum(axis=1) * down.sum(axis=1))
+
+
+def macro_auroc(weights: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One-against-the-rest AUROC `[R]`, mean over the classes that were drawn; with two classes the second's."""
+    classes = range(probabilities.shape[1])
+    wanted = [1] if len(classes) == 2 else classes
+    return mean_known(np.stack([weighted_auroc(weights, probabilities[:, c], labels == c) for c in wanted], axis=1))
 
 
 def weighted_ece(weights: np.ndarray, confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Expected calibration error `[R]` (Guo et al. 2017, arXiv 1706.04599) of confidences `[N]` under weights `[R, N]`."""
+    """Expected calibration error `[R]` (Guo et al. 2017, arXiv 1706.04599) of confidences `[N]` under `[R, N]`.
+
+    Bins are (0, 1/15] to (14/15, 1]. A resample holds repeats, which raises its error: an interval may lie above the
+    value.
+    """
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    member = np.eye(ECE_BINS)[bins]
-    gap = weights @ (member * (correct - confidence)[:, None])
-    return np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+    gap = weights @ (np.eye(ECE_BINS)[bins] * (correct - confidence)[:, None])
+    return ratio(np.abs(gap).sum(axis=1), weights.sum(axis=1))
 
 
 def classification_metrics(
@@ -111,51 +123,90 @@ def classification_metrics(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Metrics of probabilities `[N, C]` against labels `[N]`; prediction_sets is bool `[N, C]` or None.
+    """Metrics of probabilities `[N, C]` against labels int `[N]`; `prediction_sets` is bool `[N, C]` or None.
 
     Adds `per_class_recall` (label -> metric) and `confusion_matrix` (rows true, columns predicted, order of labels).
+    Means over classes leave out classes that do not occur; a value that is not defined is None. Raises DataError.
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    labels = np.asarray(labels)
-    rows, classes = np.arange(len(labels)), len(label_names)
-    weights = group_weights(groups, n_bootstrap, seed)
+    probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
+    classes, images = len(label_names), len(labels)
+    check_classification(probabilities, labels, groups, classes, prediction_sets)
     predicted = probabilities.argmax(axis=1)
-    correct = predicted == labels
-    is_true, is_predicted = np.eye(classes)[labels], np.eye(classes)[predicted]
-    support = weights @ is_true
-    hits = weights @ (is_true * correct[:, None])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / support
-        f1 = 2 * hits / (support + weights @ is_predicted)
-    auroc = np.stack([weighted_auroc(weights, probabilities[:, c], labels == c) for c in range(classes)], axis=1)
-    values = {
-        "accuracy": weighted_mean(weights, correct.astype(float)),
-        "balanced_accuracy": mean_known(recall),
-        "macro_f1": mean_known(f1),
-        "auroc": mean_known(auroc),
-        "ece": weighted_ece(weights, probabilities.max(axis=1), correct.astype(float)),
-        "nll": weighted_mean(weights, -np.log(np.clip(probabilities[rows, labels], EPSILON, 1))),
-    }
+    correct = (predicted == labels).astype(np.float64)
+    true, guessed = np.eye(classes)[labels], np.eye(classes)[predicted]
+    confidence, of_truth = probabilities.max(axis=1), probabilities[np.arange(images), labels]
+    means = {"accuracy": correct, "nll": -np.log(np.clip(of_truth, EPSILON, 1))}
     if prediction_sets is not None:
         sets = np.asarray(prediction_sets, bool)
-        values["conformal_coverage"] = weighted_mean(weights, sets[rows, labels].astype(float))
-        values["mean_set_size"] = weighted_mean(weights, sets.sum(axis=1).astype(float))
-    result = {name: with_interval(name, value, groups) for name, value in values.items()}
-    names = np.asarray(groups).astype(str)
-    result["per_class_recall"] = {
-        label: with_interval("recall", recall[:, c], names[labels == c]) for c, label in enumerate(label_names)
+        means["conformal_coverage"] = sets[np.arange(images), labels].astype(np.float64)
+        means["mean_set_size"] = sets.sum(axis=1).astype(np.float64)
+    names = ["balanced_accuracy", "macro_f1", "auroc", "ece", *means]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        support, hits = weights @ true, weights @ (true * correct[:, None])
+        recall = ratio(hits, support)
+        columns = [
+            mean_known(recall),
+            mean_known(ratio(2 * hits, support + weights @ guessed)),
+            macro_auroc(weights, probabilities, labels),
+            weighted_ece(weights, confidence, correct),
+        ]
+        return np.column_stack([*columns, weighted_means(weights, np.column_stack(list(means.values()))), recall])
+
+    value, resampled = resample(groups, statistic, n_bootstrap, seed)
+    group_names = np.asarray(groups).astype(str)
+    total = len(set(group_names))
+    of_class = [len(set(group_names[labels == c])) for c in range(classes)]
+    rest_of_class = [len(set(group_names[labels != c])) for c in range(classes)]
+    parts = {"balanced_accuracy": of_class, "macro_f1": of_class}
+    parts["auroc"] = [min(pair) for pair in zip(of_class, rest_of_class, strict=True)]
+    found = {
+        name: metric(name, value[column], resampled[:, column], images, parts.get(name, [total]), total)
+        for column, name in enumerate(names)
     }
-    matrix = np.zeros((classes, classes), int)
-    np.add.at(matrix, (labels, predicted), 1)
+    result: dict = {name: found[name] for name in METRICS if name in found}
+    result["per_class_recall"] = {
+        label: metric(
+            "recall",
+            value[len(names) + c],
+            resampled[:, len(names) + c],
+            int((labels == c).sum()),
+            [of_class[c]],
+            of_class[c],
+        )
+        for c, label in enumerate(label_names)
+    }
+    matrix = (true.T @ guessed).astype(int)
     result["confusion_matrix"] = {"labels": list(label_names), "rows_true_columns_predicted": matrix.tolist()}
     return result
 
 
-def mean_known(values: np.ndarray) -> np.ndarray:
-    """Row means `[R]` of `[R, C]` over the entries that are known; NaN where none is."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+def check_classification(
+    probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[str], classes: int, sets: np.ndarray | None
+) -> None:
+    """Raise DataError where the arrays do not fit together or hold no probabilities."""
+    images = check_groups(len(labels), groups)
+    if classes < 2 or probabilities.shape != (images, classes):
+        raise DataError(
+            f"Probabilities of the shape {probabilities.shape} do not fit {images} images of {classes} classes "
+            "(at least two)."
+        )
+    if sets is not None and np.shape(sets) != probabilities.shape:
+        raise DataError(f"Prediction sets of the shape {np.shape(sets)} do not fit {probabilities.shape}.")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"Labels must be whole numbers from 0 to {classes - 1}.")
+    in_range = np.isfinite(probabilities).all() and probabilities.min() >= 0
+    if not in_range or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise DataError("Probabilities must be finite, not negative, and add up to 1 for every image.")
+
+
+def check_groups(images: int, groups: Sequence[str]) -> int:
+    """The number of images. Raises DataError where there are none or where groups do not fit them."""
+    if images == 0:
+        raise DataError("There are no images to measure on.")
+    if len(groups) != images:
+        raise DataError(f"{len(groups)} groups do not fit {images} images.")
+    return images
 
 
 def retrieval_metrics(
@@ -168,47 +219,86 @@ def retrieval_metrics(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """P@1, P@5 and mAP@10 of the cases by cosine, cases of the query's own group left out.
+    """P@1, P@5 and mAP@10 of cases `[M, D]` for queries `[N, D]` by cosine, the query's own group left out.
 
-    Average precision divides by min(10, cases of the label that may be found); queries without any count as NaN and
-    are left out.
+    P@k divides by k, or by the number of cases left where that is smaller. Average precision at 10 is the sum of
+    precision@rank over the relevant cases among the first 10, divided by min(10, relevant cases left). Queries of whose
+    label no case is left are left out of all three; `n` counts the others. Raises DataError.
     """
-    queries = query_embeddings / np.linalg.norm(query_embeddings, axis=1, keepdims=True)
-    cases = case_embeddings / np.linalg.norm(case_embeddings, axis=1, keepdims=True)
-    allowed = np.asarray(query_groups).astype(str)[:, None] != np.asarray(case_groups).astype(str)[None]
-    similarity = np.where(allowed, queries @ cases.T, -np.inf)
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
-    reachable = np.take_along_axis(allowed, order, axis=1)
-    relevant = (np.asarray(case_labels)[order] == np.asarray(query_labels)[:, None]) & reachable
-    same = (np.asarray(case_labels)[None] == np.asarray(query_labels)[:, None]) & allowed
-    possible = np.minimum(10, same.sum(axis=1))
-    ranks = np.arange(1, order.shape[1] + 1)
-    gains = (relevant * np.cumsum(relevant, axis=1) / ranks).sum(axis=1)
-    usable = possible > 0
-    weights = group_weights(query_groups, n_bootstrap, seed) * usable
-    per_query = {
-        "precision_at_1": relevant[:, 0].astype(float),
-        "precision_at_5": relevant[:, :5].sum(axis=1) / np.maximum(1, np.minimum(5, reachable.sum(axis=1))),
-        "map_at_10": gains / np.maximum(possible, 1),
+    images, cases = check_groups(len(query_labels), query_groups), check_groups(len(case_labels), case_groups)
+    shapes = np.shape(query_embeddings), np.shape(case_embeddings)
+    if [len(shape) for shape in shapes] != [2, 2] or (shapes[0][0], shapes[1][0], shapes[0][1]) != (
+        images,
+        cases,
+        shapes[1][1],
+    ):
+        raise DataError(f"Embeddings of the shapes {shapes[0]} and {shapes[1]} do not fit {images} and {cases} labels.")
+    query_groups, case_groups = np.asarray(query_groups).astype(str), np.asarray(case_groups).astype(str)
+    queries, stored = unit(query_embeddings), unit(case_embeddings)
+    blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, images, QUERY_BLOCK)]
+    scores = np.concatenate(
+        [
+            precision_scores(
+                queries[block] @ stored.T,
+                np.asarray(query_labels)[block, None] == np.asarray(case_labels)[None],
+                query_groups[block, None] != case_groups[None],
+            )
+            for block in blocks
+        ]
+    )
+    usable = np.isfinite(scores).all(axis=1)
+    names = ("precision_at_1", "precision_at_5", "map_at_10")
+    if not usable.any():
+        return {name: metric(name, np.nan, np.empty(0), 0, [], 0) for name in names}
+    scores, groups = scores[usable], query_groups[usable]
+    value, resampled = resample(groups, lambda weights: weighted_means(weights, scores), n_bootstrap, seed)
+    total = len(set(groups))
+    return {
+        name: metric(name, value[column], resampled[:, column], len(groups), [total], total)
+        for column, name in enumerate(names)
     }
-    return {name: with_interval(name, weighted_mean(weights, v), query_groups) for name, v in per_query.items()}
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings `[N, D]` at length one. Raises DataError where one has no direction."""
+    embeddings = np.asarray(embeddings)
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise DataError("Some embeddings are all zero or not finite; embed the data again.")
+    return embeddings / norms
+
+
+def precision_scores(similarity: np.ndarray, same: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """P@1, P@5 and AP@10 `[N, 3]` of similarities `[N, M]`; `same` label and `allowed` are bool `[N, M]`."""
+    similarity = np.where(allowed, similarity, -np.inf)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :RANKS]
+    relevant = np.take_along_axis(same & allowed, order, axis=1)
+    left = allowed.sum(axis=1)
+    possible = np.minimum(RANKS, (same & allowed).sum(axis=1))
+    precision = np.cumsum(relevant, axis=1) / np.arange(1, order.shape[1] + 1)
+    scores = [relevant[:, :k].sum(axis=1) / np.clip(left, 1, k) for k in (1, 5)]
+    scores.append(ratio((relevant * precision).sum(axis=1), possible))
+    return np.where((possible > 0)[:, None], np.column_stack(scores), np.nan)
 
 
 def share(flags: np.ndarray, groups: Sequence[str], n_bootstrap: int = 1000, seed: int = 0) -> dict:
-    """The share of flagged images `[N]`, as a metric."""
-    weights = group_weights(groups, n_bootstrap, seed)
-    return with_interval("share", weighted_mean(weights, np.asarray(flags, float)), groups)
+    """The share of flagged images, bool `[N]`, as a metric. Raises DataError."""
+    check_groups(len(flags), groups)
+    values = np.asarray(flags, np.float64)[:, None]
+    value, resampled = resample(groups, lambda weights: weighted_means(weights, values), n_bootstrap, seed)
+    total = len(set(np.asarray(groups).astype(str)))
+    return metric("share", value[0], resampled[:, 0], len(values), [total], total)
 
 
-def format_metrics(metrics: dict, digits: int = 3) -> str:
+def format_metrics(metrics: Mapping, digits: int = 3) -> str:
     """Metrics as a Markdown table with intervals; per-class recalls as rows of their own."""
 
-    def row(name: str, metric: dict) -> str:
-        cells = ["-" if metric[key] is None else f"{metric[key]:.{digits}f}" for key in ("value", "low", "high")]
-        arrow = {True: "higher", False: "lower", None: ""}[metric["higher_is_better"]]
-        return f"| {name} | {cells[0]} | {cells[1]} to {cells[2]} | {arrow} |"
+    def row(name: str, found: Mapping) -> str:
+        cells = ["-" if found[key] is None else f"{found[key]:.{digits}f}" for key in ("value", "low", "high")]
+        better = {True: "higher", False: "lower", None: ""}[found["higher_is_better"]]
+        return f"| {name} | {cells[0]} | {cells[1]} to {cells[2]} | {better} |"
 
     lines = ["| metric | value | 95 % interval | better |", "| --- | --- | --- | --- |"]
-    lines += [row(name, metric) for name, metric in metrics.items() if isinstance(metric, dict) and "value" in metric]
-    lines += [row(f"recall, {label}", metric) for label, metric in metrics.get("per_class_recall", {}).items()]
+    lines += [row(name, found) for name, found in metrics.items() if isinstance(found, Mapping) and "value" in found]
+    lines += [row(f"recall, {label}", found) for label, found in metrics.get("per_class_recall", {}).items()]
     return "\n".join(lines)

@@ -49,15 +49,22 @@ def fit_linear(train: Part, C: float, classes: int, balanced: bool) -> tuple[np.
     return weight, bias - weight @ scaler.mean_
 
 
-def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log p(true class) for logits `[N, C]`."""
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
+
+    These are Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
+    """
+    count, classes = logits.shape
+    doubt = 1 / (count + 2)
+    targets = np.full((count, classes), doubt / (classes - 1))
+    targets[np.arange(count), labels] = 1 - doubt
+    return float(-(targets * log_softmax(logits, axis=1)).sum(axis=1).mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, arXiv 1706.04599)."""
+    """The temperature (Guo et al. 2017, arXiv 1706.04599) that minimises the smoothed loss."""
     found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(logits / math.exp(log_t), labels), bounds=(-3, 3), method="bounded"
+        lambda log_t: smoothed_loss(logits / math.exp(log_t), labels), bounds=(-3, 3), method="bounded"
     )
     return float(math.exp(found.x))
 
@@ -109,7 +116,7 @@ def fit_head(
         weight, bias = fit_linear(train, C, classes, balanced)
         logits = validation.embeddings @ weight.T + bias
         temperature = fit_temperature(logits, validation.labels)
-        scores[C] = negative_log_likelihood(logits / temperature, validation.labels)
+        scores[C] = smoothed_loss(logits / temperature, validation.labels)
     chosen = min(scores, key=scores.__getitem__)
     weight, bias = fit_linear(train, chosen, classes, balanced)
     logits = validation.embeddings @ weight.T + bias
@@ -135,7 +142,7 @@ def fit_head(
             **(fitted_on or {}),
             "method": "multinomial logistic regression on standardised embeddings",
             "C": chosen,
-            "C_chosen_by": "validation negative log-likelihood after temperature scaling",
+            "C_chosen_by": "validation likelihood after temperature scaling",
             "class_weight": "balanced" if balanced else "none",
             "train_images": len(train.labels),
             "train_groups": len(set(train.groups)),

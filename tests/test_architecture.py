@@ -8,7 +8,7 @@ LEVELS = [
     {"errors"},
     {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap"},
     {"attention", "backbones", "data", "audit"},
-    {"embeddings", "heads", "library", "explain"},
+    {"embeddings", "heads", "store", "library", "explain"},
     {"training", "evaluation", "bundle", "measure", "card", "build"},
     {"render", "api", "ui"},
     {"app"},

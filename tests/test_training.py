@@ -14,7 +14,7 @@ from medssl.training import (
     fit_linear,
     fit_temperature,
     nearest_similarity,
-    negative_log_likelihood,
+    smoothed_loss,
 )
 from tests.models import save_model
 
@@ -42,9 +42,27 @@ def test_temperature_beats_every_other_on_a_grid():
     labels = rng.integers(0, 3, 300)
     logits = 8 * (np.eye(3)[labels] + rng.normal(size=(300, 3)))
     temperature = fit_temperature(logits, labels)
-    best = negative_log_likelihood(logits / temperature, labels)
+    best = smoothed_loss(logits / temperature, labels)
     assert temperature > 2
-    assert all(best <= negative_log_likelihood(logits / t, labels) + 1e-6 for t in np.geomspace(0.1, 15, 60))
+    assert all(best <= smoothed_loss(logits / t, labels) + 1e-6 for t in np.geomspace(0.1, 15, 60))
+
+
+def test_a_perfect_validation_does_not_give_infinite_confidence():
+    labels = np.arange(100) % 4
+    temperature = fit_temperature(np.eye(4)[labels], labels)
+    confidence = softmax(np.eye(4)[labels] / temperature, axis=1).max()
+    assert 0.98 < confidence < 0.995
+
+
+def test_the_smoothed_loss_equals_a_plain_loop():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(7, 3)), rng.integers(0, 3, 7)
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        p = np.exp(row) / np.exp(row).sum()
+        for index in range(3):
+            total -= (1 - 1 / 9 if index == label else 1 / 18) * np.log(p[index])
+    assert smoothed_loss(logits, labels) == pytest.approx(total / 7)
 
 
 def test_conformal_sets_cover_at_their_level_on_new_data():

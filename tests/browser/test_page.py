@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydicom.data import get_testdata_file
 
-from tests.conftest import sample
+from medssl.bundle import suggest_task
+from tests.conftest import TINY_TASKS, sample
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
 CHROMIUM = os.environ.get("MEDSSL_CHROMIUM", "/usr/bin/chromium")
@@ -114,9 +116,26 @@ def test_a_dicom_file_is_read_and_shown(page):
     analyze(page, get_testdata_file("CT_small.dcm"))
     assert page.evaluate("document.querySelector('#preview img').naturalWidth") == 128
     assert page.inner_text("#predicted-class")
-    assert "do not trust the class" in page.inner_text("#right")
     shown = page.inner_text("body")
     assert "CompressedSamples" not in shown and "1CT1" not in shown
+
+
+def test_an_unfamiliar_image_is_warned_of_and_a_familiar_one_is_not(page, tiny_bundles, tiny_data, tmp_path):
+    flat = [Image.new("RGB", (64, 64), colour) for colour in ("white", "black", "red", "blue")]
+    known = [Image.open(sample(tiny_data["shapes"], label)) for label in TINY_TASKS["shapes"]]
+    for familiar, candidates in ((False, flat), (True, known)):
+        found = (image for image in candidates if familiar_to_any(tiny_bundles, image) is familiar)
+        path = tmp_path / f"{familiar}.png"
+        next(found).save(path)
+        analyze(page, path)
+        assert ("do not trust the class" in page.inner_text("#right")) is not familiar
+        page.click("#upload button[aria-label='Clear']")
+        page.wait_for_function("!document.querySelector('#preview img')")
+
+
+def familiar_to_any(bundles, image):
+    """Whether the bundle that is suggested for the image knows its like."""
+    return suggest_task(bundles, image)[0].familiar
 
 
 def test_a_broken_file_gets_a_plain_sentence_and_the_page_lives_on(page, broken_file, tiny_data):
