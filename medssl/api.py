@@ -9,6 +9,8 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -29,20 +31,21 @@ MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 log = logging.getLogger(__name__)
 
 
-def plain_error(error: Exception) -> gr.Error:
+def plain_error(error: Exception, toast: bool) -> gr.Error:
     """What the user is told: a medssl error's own sentence, or a general one; the log gets places, never content."""
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, MedSSLError):
-        return gr.Error(str(error), title="Not possible", print_exception=False)
+        # A toast renders HTML, and a sentence may name what stands in a file; a client gets the sentence as it is.
+        return gr.Error(escape(str(error), quote=False) if toast else str(error), print_exception=False)
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     places = " <- ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     log.error("%s at %s", type(error).__name__, places)
     return gr.Error(GENERAL_ERROR, print_exception=False)
 
 
-def guarded(function: Callable) -> Callable:
-    """The function, or generator function, with every exception turned into a plain `gr.Error`."""
+def guarded(function: Callable, toast: bool = False) -> Callable:
+    """The function, or generator function, with every exception turned into a plain `gr.Error` (for a toast: escaped)."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -50,7 +53,7 @@ def guarded(function: Callable) -> Callable:
             try:
                 yield from function(*args, **kwargs)
             except Exception as error:
-                raise plain_error(error) from error
+                raise plain_error(error, toast) from error
 
         return stream
 
@@ -59,7 +62,7 @@ def guarded(function: Callable) -> Callable:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            raise plain_error(error) from error
+            raise plain_error(error, toast) from error
 
     return call
 
@@ -79,6 +82,12 @@ def check_top_k(value: float | None) -> int:
     return int(value)
 
 
+def backbone_name(bundle: Bundle) -> str:
+    """The backbone's name or Hub id; of a folder only its own name, as where it lies is nobody's business."""
+    name = str(bundle.head.backbone.get("id", "not stated"))
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def describe(name: str, bundle: Bundle) -> dict:
     """One entry of the endpoint `tasks`."""
     return {
@@ -86,7 +95,7 @@ def describe(name: str, bundle: Bundle) -> dict:
         "title": bundle.task.title,
         "labels": list(bundle.labels),
         "modality": bundle.task.modality,
-        "backbone": bundle.head.backbone,
+        "backbone": {**bundle.head.backbone, "id": backbone_name(bundle)},
         "figures": bundle.metrics,
     }
 

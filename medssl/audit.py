@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from datasets import Dataset
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from medssl.data import read_record
 from medssl.errors import ImageError
 from medssl.images import image_id
+from medssl.shortcuts import Shortcut, probe_features, probe_sources, trivial_features
 
 HASH_SIDE = 16  # 16 rows of 16 differences: 256 bits
-NEAR_BITS = 26  # a tenth of the bits may differ
-NEAR_CORRELATION = 0.985  # of two 32-px thumbnails, to be near duplicates
+HASH_MARGIN = 1  # grey levels; below it a difference is JPEG noise on a flat ground
+NEAR_BITS = 40  # of the 256 may differ
+NEAR_CORRELATION = 0.985  # of two thumbnails without the data set's mean thumbnail
+# With fewer images their mean is mostly the two images that are compared.
+MEAN_FROM = 10
 THUMBNAIL = 32
 MAX_EXAMPLES = 10
-IMBALANCE = 5.0
-# A trivial feature that gets this far from chance (0) to perfect (1) is a shortcut worth a warning.
-SHORTCUT = 0.5
+IMBALANCE_INFO, IMBALANCE_WARNING = 3.0, 10.0
+# Excess of balanced accuracy over chance (0 chance, 1 perfect), or one class told from the rest, worth a warning.
+SHORTCUT_EXCESS, SHORTCUT_AUROC = 0.5, 0.95
 ERROR, WARNING, INFO = "error", "warning", "info"
+ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the audit found: `count` says how often, `examples` where."""
+    """One thing the audit found: `count` says how often, `examples` (at most ten) where."""
 
     kind: str
     severity: str
     count: int
     message: str
-    examples: list = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class Audit:
     images: int
     findings: list[Finding]
     undecodable: list[str]
-    shortcuts: dict[str, float]
-    chance: float
+    shortcuts: list[Shortcut]
 
     @property
     def errors(self) -> list[Finding]:
@@ -65,20 +63,28 @@ class Audit:
 
     def table(self) -> str:
         """The audit as readable text."""
-        lines = [f"{self.images} images; {len(self.errors)} errors, {len(self.findings)} findings"]
-        for finding in self.findings:
-            lines.append(f"{finding.severity:8} {finding.kind:26} {finding.count:6}  {finding.message}")
-            lines += [f"{'':43}{example}" for example in finding.examples[:3]]
-        lines.append(
-            f"how well trivial features alone predict the label (balanced accuracy; chance {self.chance:.2f}):"
-        )
-        lines += [f"{'':9}{name:26} {value:6.2f}" for name, value in self.shortcuts.items()]
+        counts = {level: sum(finding.severity == level for finding in self.findings) for level in ORDER}
+        lines = [f"{self.images} images audited; findings: " + ", ".join(f"{n} {level}" for level, n in counts.items())]
+        for found in self.findings:
+            lines.append(f"{found.severity:8} {found.kind:30} {found.count:6}  {found.message}")
+            lines += [f"{'':48}- {example}" for example in found.examples[:3]]
+            if found.count > 3 and found.examples:
+                lines.append(f"{'':48}- and {found.count - 3} more")
+        if self.shortcuts:
+            lines += [
+                "",
+                "What predicts the label without looking at the picture's content (cross-validated by group):",
+            ]
+            lines.append(f"{'':9}{'from':24} {'balanced acc.':>13} {'chance':>7}   class told apart best (AUROC)")
+        for item in self.shortcuts:
+            best = f"{item.best_class} ({item.auroc[item.best_class]:.2f})"
+            lines.append(f"{'':9}{item.name:24} {item.balanced_accuracy:13.2f} {item.chance:7.2f}   {best}")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one decode of an image leaves behind: id, perceptual hash, thumbnail, trivial features."""
+    """What one decode leaves behind: id, hash [256] bool, thumbnail [32 * 32] float32, features by set [F]."""
 
     id: str
     bits: np.ndarray
@@ -91,29 +97,12 @@ def look_at(image: Image.Image) -> Look:
     grey = image.convert("L")
     small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
-    pixels = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32) / 255
-    border = np.concatenate(
-        [
-            pixels[:3].reshape(-1, 3),
-            pixels[-3:].reshape(-1, 3),
-            pixels[:, :3].reshape(-1, 3),
-            pixels[:, -3:].reshape(-1, 3),
-        ]
-    )
-    histogram = [np.histogram(pixels[..., c], bins=8, range=(0, 1))[0] / pixels[..., c].size for c in range(3)]
-    corners = [pixels[y : y + 8, x : x + 8].mean() for y in (0, 56) for x in (0, 56)]
-    width, height = image.size
-    features = {
-        "image size": np.array([width, height, width / height, np.log(width * height)]),
-        "mean colour": np.concatenate([pixels.mean((0, 1)), pixels.std((0, 1))]),
-        "colour histogram": np.concatenate(histogram),
-        "border": np.concatenate([border.mean(0), border.std(0), corners]),
-    }
-    return Look(image_id(image), (small[:, 1:] > small[:, :-1]).ravel(), thumbnail, features)
+    bits = (small[:, 1:] - small[:, :-1] > HASH_MARGIN).ravel()
+    return Look(image_id(image), bits, thumbnail, trivial_features(image))
 
 
 def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
-    """Look at every image once and report. Splits and groups are judged as given. Deterministic for a seed."""
+    """Look at every image once and report; splits and groups are judged as given. Deterministic for a seed."""
 
     def look(index: int) -> Look | str:
         try:
@@ -121,44 +110,41 @@ def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
         except ImageError as error:
             return str(error)
 
-    names = dataset["file_name"]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        bar = tqdm(
-            pool.map(look, range(len(dataset))), total=len(dataset), desc="audit", unit="img", disable=not progress
-        )
-        looks = list(bar)
+    names = dataset["file_name"][:]
+    with ThreadPoolExecutor(processors()) as pool:
+        steps = pool.map(look, range(len(dataset)))
+        looks = list(tqdm(steps, total=len(dataset), desc="audit", unit="img", disable=not progress))
     broken = [index for index, value in enumerate(looks) if isinstance(value, str)]
-    good = np.array([index for index in range(len(looks)) if index not in set(broken)], dtype=int)
-    undecodable = [names[index] for index in broken]
+    good = [index for index, value in enumerate(looks) if not isinstance(value, str)]
     findings = []
     if broken:
         examples = [f"{names[index]}: {looks[index]}" for index in broken]
-        findings.append(finding("undecodable", ERROR, examples, "files cannot be read as images and are left out"))
-    labels = np.array(dataset["label"])[good]
-    splits = np.array(dataset["split"], dtype=str)[good]
-    groups = np.array(dataset["group_id"], dtype=str)[good]
-    sources = np.array(dataset["source"], dtype=str)[good]
-    looks = [looks[index] for index in good]
-    files = [names[index] for index in good]
-    exact = exact_pairs(looks)
-    near = near_pairs(looks, set(exact))
-    findings += pair_findings("exact duplicates", exact, files, labels, splits)
-    findings += pair_findings("near duplicates", near, files, labels, splits)
+        text = f"{number(broken, 'file')} cannot be read as an image; building leaves them out."
+        findings.append(finding("undecodable", ERROR, examples, text))
+    looks, files = [looks[index] for index in good], [names[index] for index in good]
+    labels, splits, groups, sources = (
+        np.array(dataset[column][:])[good] for column in ("label", "split", "group_id", "source")
+    )
+    label_names = dataset.features["label"].names
+    findings += pair_findings("exact duplicate", exact_pairs(looks), files, labels, splits, label_names)
+    findings += pair_findings("near duplicate", near_pairs(looks), files, labels, splits, label_names)
     findings += group_findings(groups, splits)
-    findings += balance_findings(labels, dataset.features["label"].names)
-    shortcuts: dict[str, float] = {}
-    if len(looks):
-        shortcuts = probe(looks, labels, groups, seed)
-        if len(set(sources)) > 1:
-            shortcuts["source"] = source_accuracy(sources, labels)
-    chance = 1 / len(set(labels.tolist())) if len(labels) else 0.0
-    for name, value in shortcuts.items():
-        if (value - chance) / (1 - chance) >= SHORTCUT:
-            message = f"{name} alone predicts the label with balanced accuracy {value:.2f} (chance {chance:.2f})"
-            findings.append(Finding("confound" if name == "source" else "shortcut", WARNING, 1, message))
-    order = {ERROR: 0, WARNING: 1, INFO: 2}
-    findings.sort(key=lambda item: order[item.severity])
-    return Audit(len(dataset), findings, undecodable, shortcuts, chance)
+    findings += balance_findings(labels, label_names)
+    shortcuts = probe_features([item.features for item in looks], labels, groups, label_names, seed)
+    shortcuts += probe_sources(sources, labels, groups, label_names, seed)
+    findings += [shortcut_finding(item) for item in shortcuts if is_telling(item)]
+    findings.sort(key=lambda item: ORDER[item.severity])
+    return Audit(len(dataset), findings, [names[index] for index in broken], shortcuts)
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def number(items: list, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def finding(kind: str, severity: str, examples: list[str], message: str) -> Finding:
@@ -177,93 +163,104 @@ def exact_pairs(looks: list[Look]) -> list[tuple[int, int]]:
     return pairs
 
 
-def near_pairs(looks: list[Look], known: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Index pairs of nearly equal pictures: hashes within a tenth of their bits, confirmed by thumbnails."""
-    if len(looks) < 2:
+def near_pairs(looks: list[Look]) -> list[tuple[int, int]]:
+    """Index pairs of nearly equal pictures; of equal ones only the first of their kind is compared.
+
+    Hashes that agree are confirmed by the correlation of thumbnails after the data set's mean thumbnail is taken off:
+    two retinas or two slices of different patients share the layout that the mean holds (raw correlation up to 0.99),
+    a re-saved copy shares the rest as well.
+    """
+    first = {item.id: index for index, item in reversed(list(enumerate(looks)))}
+    kept = np.array(sorted(first.values()), dtype=int)
+    if len(kept) < 2:
         return []
-    known, pairs = set(known), []
-    bits = np.stack([item.bits for item in looks]).astype(np.float32) * 2 - 1
-    thumbnails = np.stack([item.thumbnail for item in looks])
+    bits = np.stack([looks[index].bits for index in kept]).astype(np.float32) * 2 - 1
+    thumbnails = np.stack([looks[index].thumbnail for index in kept])
+    if len(kept) >= MEAN_FROM:
+        thumbnails = thumbnails - thumbnails.mean(axis=0)
     thumbnails = thumbnails - thumbnails.mean(axis=1, keepdims=True)
-    thumbnails /= np.maximum(np.linalg.norm(thumbnails, axis=1, keepdims=True), 1e-6)
-    limit = bits.shape[1] - 2 * NEAR_BITS
-    for start in range(0, len(looks), 512):
-        agreement = bits[start : start + 512] @ bits.T
-        for row, column in np.argwhere(agreement >= limit):
-            one, two = int(row) + start, int(column)
-            if one < two and (one, two) not in known and float(thumbnails[one] @ thumbnails[two]) >= NEAR_CORRELATION:
-                pairs.append((one, two))
+    # A picture without any structure has nothing to compare: its norm is 0 and it is near to none.
+    thumbnails /= np.maximum(np.linalg.norm(thumbnails, axis=1, keepdims=True), 1e-3)
+    limit, pairs = bits.shape[1] - 2 * NEAR_BITS, []
+    for start in range(0, len(kept), 512):
+        near = bits[start : start + 512] @ bits.T >= limit
+        for row, column in np.argwhere(np.triu(near, start + 1)):
+            if float(thumbnails[row + start] @ thumbnails[column]) >= NEAR_CORRELATION:
+                pairs.append((int(kept[row + start]), int(kept[column])))
     return pairs
 
 
 def pair_findings(
-    kind: str, pairs: list[tuple[int, int]], files: list[str], labels: np.ndarray, splits: np.ndarray
+    kind: str,
+    pairs: list[tuple[int, int]],
+    files: list[str],
+    labels: np.ndarray,
+    splits: np.ndarray,
+    label_names: list[str],
 ) -> list[Finding]:
-    """Duplicates as findings: across splits and with different labels they are errors."""
-
-    def named(chosen: list[tuple[int, int]]) -> list[str]:
-        return [f"{files[one]} = {files[two]}" for one, two in chosen]
-
+    """Duplicates as findings: across splits, or equal pictures with different labels, they are errors."""
+    exact = kind.startswith("exact")
     leaks = [(one, two) for one, two in pairs if splits[one] != splits[two]]
     conflicts = [(one, two) for one, two in pairs if labels[one] != labels[two]]
+    what = "the same picture" if exact else "nearly the same picture"
     found = []
-    severity = ERROR if kind.startswith("exact") else WARNING
-    if leaks:
-        found.append(finding(f"{kind} across splits", ERROR, named(leaks), "pairs stand in different splits: a leak"))
-    if conflicts:
-        found.append(finding(f"label conflict, {kind}", severity, named(conflicts), "pairs have different labels"))
     if pairs:
-        found.append(
-            finding(kind, WARNING if severity == ERROR else INFO, named(pairs), "pairs of pictures are the same")
-        )
+        named = [f"{files[one]} = {files[two]}" for one, two in pairs]
+        text = f"{number(pairs, 'pair')} of files show {what}; they count more than once."
+        found.append(finding(kind, WARNING if exact else INFO, named, text))
+    if leaks:
+        named = [
+            f"{files[one]} ({splits[one] or 'none'}) = {files[two]} ({splits[two] or 'none'})" for one, two in leaks
+        ]
+        text = f"{number(leaks, 'pair')} of files in different splits show {what}: a leak, test figures are too good."
+        found.append(finding(f"{kind} across splits", ERROR, named, text))
+    if conflicts:
+        named = [
+            f"{files[one]} ({label_names[labels[one]]}) = {files[two]} ({label_names[labels[two]]})"
+            for one, two in conflicts
+        ]
+        text = f"{number(conflicts, 'pair')} of files with different labels show {what}; one label is wrong."
+        found.append(finding(f"label conflict, {kind}", ERROR if exact else WARNING, named, text))
     return found
 
 
 def group_findings(groups: np.ndarray, splits: np.ndarray) -> list[Finding]:
     """Groups that stand in more than one split."""
     where = defaultdict(set)
-    for group, split in zip(groups, splits, strict=True):
+    for group, split in zip(groups.tolist(), splits.tolist(), strict=True):
         where[group].add(split)
-    crossing = [f"{group}: {', '.join(sorted(found))}" for group, found in where.items() if len(found) > 1]
-    return (
-        [finding("group across splits", ERROR, crossing, "groups stand in several splits: a leak")] if crossing else []
-    )
+    crossing = [
+        f"{group}: {', '.join(sorted(name or 'none' for name in found))}"
+        for group, found in where.items()
+        if len(found) > 1
+    ]
+    text = f"{number(crossing, 'group')} (patient or slide) in several splits: a leak, test figures are too good."
+    return [finding("group across splits", ERROR, crossing, text)] if crossing else []
 
 
 def balance_findings(labels: np.ndarray, names: list[str]) -> list[Finding]:
     """Classes of very different size."""
-    counts = np.bincount(labels, minlength=len(names)) if len(labels) else np.zeros(len(names), int)
-    if counts.max(initial=0) <= IMBALANCE * max(1, counts.min(initial=0)):
+    counts = np.bincount(labels.astype(int), minlength=len(names))
+    ratio = counts.max() / max(1, counts.min())
+    if ratio < IMBALANCE_INFO:
         return []
-    examples = [f"{name}: {count}" for name, count in zip(names, counts, strict=True)]
-    return [finding("class imbalance", INFO, examples, f"the largest class has over {IMBALANCE:g} times the smallest")]
+    sizes = ", ".join(f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True))
+    severity = WARNING if ratio >= IMBALANCE_WARNING else INFO
+    text = f"The largest class has {ratio:.1f} times the images of the smallest: {sizes}."
+    return [Finding("class imbalance", severity, 1, text)]
 
 
-def probe(looks: list[Look], labels: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, float]:
-    """Balanced accuracy of logistic regression on trivial features, cross-validated over groups; {} with too few."""
-    sizes = [len(set(groups[labels == label])) for label in set(labels.tolist())]
-    folds = min(5, min(sizes, default=0))
-    if folds < 2 or len(sizes) < 2:
-        return {}
-    tables = {name: np.stack([item.features[name] for item in looks]) for name in looks[0].features}
-    tables["all of these"] = np.concatenate(list(tables.values()), axis=1)
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    sides = list(splitter.split(labels, labels, groups))
-    scores = {}
-    for name, table in tables.items():
-        predicted = np.empty_like(labels)
-        for train, test in sides:
-            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
-            predicted[test] = model.fit(table[train], labels[train]).predict(table[test])
-        scores[name] = float(balanced_accuracy_score(labels, predicted))
-    return scores
+def is_telling(item: Shortcut) -> bool:
+    """Whether a trivial feature predicts the label, or one class, too well."""
+    return item.excess >= SHORTCUT_EXCESS or max(item.auroc.values()) >= SHORTCUT_AUROC
 
 
-def source_accuracy(sources: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced accuracy of guessing each source's most overrepresented label."""
-    shares = np.bincount(labels) / len(labels)
-    guesses = {}
-    for source in set(sources.tolist()):
-        inside = np.bincount(labels[sources == source], minlength=len(shares)) / (sources == source).sum()
-        guesses[source] = int(np.argmax(inside / np.maximum(shares, 1e-12)))
-    return float(balanced_accuracy_score(labels, [guesses[source] for source in sources]))
+def shortcut_finding(item: Shortcut) -> Finding:
+    """The warning for one shortcut."""
+    told = [f"{name} {value:.2f}" for name, value in item.auroc.items() if value >= SHORTCUT_AUROC]
+    classes = f" Told from the rest (AUROC): {', '.join(told)}." if told else ""
+    text = (
+        f"The {item.name} alone predicts the label with balanced accuracy {item.balanced_accuracy:.2f} "
+        f"(chance {item.chance:.2f}).{classes} A model may have learnt this instead of the disease."
+    )
+    return Finding("source confound" if item.name == "source" else "shortcut", WARNING, 1, text)

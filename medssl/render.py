@@ -44,10 +44,11 @@ FIGURES = {
     "ece": ("Calibration error (ECE)", ""),
     "nll": ("Negative log-likelihood", ""),
     "conformal_coverage": ("Prediction set holds the true class", "%"),
-    "conformal_set_size": ("Mean size of the prediction set", ""),
+    "mean_set_size": ("Mean size of the prediction set", ""),
     "precision_at_1": ("Most similar case has the same class", "%"),
     "precision_at_5": ("Same class among the 5 most similar", "%"),
     "map_at_10": ("Retrieval mAP@10", ""),
+    "own": ("Own test images flagged as unfamiliar", "%"),
 }
 
 
@@ -140,6 +141,12 @@ def figures(metrics: Mapping, modality: str, backbone: str) -> str:
     """The measured figures of a bundle with their 95 % intervals, and what its audit found."""
     found = {name: metric for name in FIGURES if is_metric(metric := find_metric(metrics, name))}
     rows = "".join(figure_row(*FIGURES[name], metric) for name, metric in found.items())
+    recalls = find_metric(metrics, "per_class_recall") or {}
+    rows += "".join(
+        figure_row(f"Found among true “{escape(pretty(label))}”", "%", metric)
+        for label, metric in recalls.items()
+        if is_metric(metric)
+    )
     table = (
         f'<table class="ms-figures"><thead><tr><th>Measured on the test split</th><th>Value</th><th>95 % interval</th>'
         f"<th>Images</th></tr></thead><tbody>{rows}</tbody></table>"
@@ -149,12 +156,18 @@ def figures(metrics: Mapping, modality: str, backbone: str) -> str:
     findings = (metrics.get("audit") or {}).get("findings") or []
     items = "".join(
         f'<li><span class="ms-severity ms-severity-{escape(str(finding.get("severity", "info")))}">'
-        f"{escape(str(finding.get('severity', 'info')))}</span> {escape(str(finding.get('message', '')))}</li>"
+        f"{escape(str(finding.get('severity', 'info')))}</span> {escape(finding_text(finding))}</li>"
         for finding in findings
     )
     audit = f"<ul>{items}</ul>" if items else "<p>The audit of the data reported nothing.</p>"
     facts = f'<p class="ms-small">Modality: {escape(modality)}. Backbone: {escape(backbone)}.</p>'
     return f'<div class="ms-figure-box">{facts}{table}<h4>Audit of the data</h4>{audit}</div>'
+
+
+def finding_text(finding: Mapping) -> str:
+    """A finding of the audit in one line, with its count where it counts something."""
+    count = f" ({finding['count']})" if finding.get("examples") and "count" in finding else ""
+    return f"{finding.get('kind', 'finding')}{count}: {finding.get('message', '')}"
 
 
 def find_metric(metrics: Mapping, name: str) -> Mapping | None:

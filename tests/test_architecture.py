@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = [
     {"errors"},
     {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap"},
-    {"attention", "backbones", "data", "audit"},
+    {"attention", "backbones", "data", "audit", "shortcuts"},
     {"embeddings", "heads", "store", "library", "explain"},
     {"training", "evaluation", "bundle", "measure", "card", "build"},
     {"render", "api", "ui"},

@@ -1,0 +1,48 @@
+"""Audit labelled images: unreadable files, duplicates, leaks across splits, label conflicts, shortcuts.
+
+Exit code 0: no error among the findings; 1: findings of severity error; 2: the audit could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import _cli
+
+ERRORS_FOUND = 1
+
+
+def main() -> int:
+    """Parse the arguments, audit, print the table and write the findings as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR|HUB_ID", help="an image folder or a Hub data set")
+    parser.add_argument("--revision", help="the Hub data set's branch, tag or commit")
+    parser.add_argument("--labels", nargs="+", help="the labels in their order (default: as found, sorted)")
+    parser.add_argument("--out", metavar="JSON", help="where to write the findings, for example findings.json")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shortcut probe (default: 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments = parser.parse_args()
+
+    from medssl.audit import audit_data
+    from medssl.data import load_data
+    from medssl.errors import DataError
+
+    out = Path(arguments.out) if arguments.out else None
+    if out and (out.is_dir() or not out.resolve().parent.is_dir()):
+        raise DataError(f"--out {arguments.out} is no file in a folder that exists. Make the folder or choose another.")
+    dataset = load_data(arguments.data, arguments.labels, arguments.revision)
+    audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
+    print(audit.table())
+    if out:
+        findings = {"data": arguments.data, "seed": arguments.seed, **audit.to_dict()}
+        try:
+            out.write_text(json.dumps(findings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        except OSError as error:
+            raise DataError(f"--out {arguments.out} cannot be written: {error.strerror or error}.") from error
+    return ERRORS_FOUND if audit.errors else 0
+
+
+if __name__ == "__main__":
+    _cli.run(main)
