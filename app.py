@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,10 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The port is {port!r}; allowed: 1 to 65535.", file=sys.stderr)
         return 2
 
+    # A folder of its own for uploads, so that none outlives the app however a visit ended.
+    with tempfile.TemporaryDirectory(prefix="medssl-uploads-", ignore_cleanup_errors=True) as uploads:
+        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
+        return serve(options.bundle, options.host, int(port), options.share)
+
+
+def serve(paths: Sequence[str], host: str, port: int, share: bool) -> int:
+    """Build the page and launch it until it is stopped. Returns the exit code."""
     from medssl.errors import MedSSLError
 
     try:
-        page = globals()["demo"] = build(options.bundle)
+        page = globals()["demo"] = build(paths)
     except MedSSLError as error:
         print(f"The page cannot start: {error}", file=sys.stderr)
         return 2
@@ -82,12 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from medssl.ui import launch_options
 
     try:
-        page.launch(server_name=options.host, server_port=int(port), share=options.share, **launch_options())
+        page.launch(server_name=host, server_port=port, share=share, **launch_options())
     except OSError as error:
-        print(f"The page cannot start on {options.host}:{port}: {error}. Choose another --port.", file=sys.stderr)
+        print(f"The page cannot start on {host}:{port}: {error}. Choose another --port.", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
+    # Ended by a service manager, it stops as by Ctrl+C, and what visitors uploaded is deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

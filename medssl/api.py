@@ -45,7 +45,7 @@ def plain_error(error: Exception, toast: bool) -> gr.Error:
 
 
 def guarded(function: Callable, toast: bool = False) -> Callable:
-    """The function, or generator function, with every exception turned into a plain `gr.Error` (for a toast: escaped)."""
+    """The function, or generator function, with every exception as a plain `gr.Error` (for a toast: escaped)."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -116,6 +116,8 @@ class Files:
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         path = save_bytes_to_cache(buffer.getvalue(), name, cache_dir=self.component.GRADIO_CACHE)
+        # Gradio itself does not take note of files inside a JSON result, and would keep them.
+        self.component.temp_files.add(path)
         return gr.FileData(path=path, orig_name=name, mime_type="image/png").model_dump()
 
     def explanation(self, analysis: Analysis) -> dict:

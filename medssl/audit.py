@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from tqdm.auto import tqdm
 
 from medssl.data import read_record
@@ -20,7 +21,9 @@ from medssl.shortcuts import Shortcut, probe_features, probe_sources, trivial_fe
 HASH_SIDE = 16  # 16 rows of 16 differences: 256 bits
 HASH_MARGIN = 1  # grey levels; below it a difference is JPEG noise on a flat ground
 NEAR_BITS = 40  # of the 256 may differ
-NEAR_CORRELATION = 0.985  # of two thumbnails without the data set's mean thumbnail
+NEAR_CORRELATION = 0.97  # of two thumbnails without the data set's mean thumbnail
+FINE_CORRELATION = 0.95  # of what is left of two thumbnails when a 5-px mean is taken off
+FINE_CLIP = 6  # grey levels: the outline of a retina or a skull must not outweigh all else
 # With fewer images their mean is mostly the two images that are compared.
 MEAN_FROM = 10
 THUMBNAIL = 32
@@ -166,9 +169,9 @@ def exact_pairs(looks: list[Look]) -> list[tuple[int, int]]:
 def near_pairs(looks: list[Look]) -> list[tuple[int, int]]:
     """Index pairs of nearly equal pictures; of equal ones only the first of their kind is compared.
 
-    Hashes that agree are confirmed by the correlation of thumbnails after the data set's mean thumbnail is taken off:
-    two retinas or two slices of different patients share the layout that the mean holds (raw correlation up to 0.99),
-    a re-saved copy shares the rest as well.
+    Hashes that agree are confirmed by two correlations of thumbnails: after the data set's mean thumbnail is taken off
+    (retinas or slices of different patients share the layout that the mean holds: raw correlation up to 0.99), and of
+    their fine detail (a rare layout shared by two patients is not in the mean). A re-saved copy passes both.
     """
     first = {item.id: index for index, item in reversed(list(enumerate(looks)))}
     kept = np.array(sorted(first.values()), dtype=int)
@@ -176,18 +179,23 @@ def near_pairs(looks: list[Look]) -> list[tuple[int, int]]:
         return []
     bits = np.stack([looks[index].bits for index in kept]).astype(np.float32) * 2 - 1
     thumbnails = np.stack([looks[index].thumbnail for index in kept])
-    if len(kept) >= MEAN_FROM:
-        thumbnails = thumbnails - thumbnails.mean(axis=0)
-    thumbnails = thumbnails - thumbnails.mean(axis=1, keepdims=True)
-    # A picture without any structure has nothing to compare: its norm is 0 and it is near to none.
-    thumbnails /= np.maximum(np.linalg.norm(thumbnails, axis=1, keepdims=True), 1e-3)
+    square = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)
+    fine = unit(np.clip(square - uniform_filter(square, (0, 5, 5)), -FINE_CLIP, FINE_CLIP).reshape(len(kept), -1))
+    coarse = unit(thumbnails - thumbnails.mean(axis=0) if len(kept) >= MEAN_FROM else thumbnails)
     limit, pairs = bits.shape[1] - 2 * NEAR_BITS, []
     for start in range(0, len(kept), 512):
         near = bits[start : start + 512] @ bits.T >= limit
         for row, column in np.argwhere(np.triu(near, start + 1)):
-            if float(thumbnails[row + start] @ thumbnails[column]) >= NEAR_CORRELATION:
-                pairs.append((int(kept[row + start]), int(kept[column])))
+            one, two = row + start, column
+            if coarse[one] @ coarse[two] >= NEAR_CORRELATION and fine[one] @ fine[two] >= FINE_CORRELATION:
+                pairs.append((int(kept[one]), int(kept[two])))
     return pairs
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, P] centred and of length 1; a row without any structure stays 0, so that it is near to none."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
 
 
 def pair_findings(
@@ -260,7 +268,7 @@ def shortcut_finding(item: Shortcut) -> Finding:
     told = [f"{name} {value:.2f}" for name, value in item.auroc.items() if value >= SHORTCUT_AUROC]
     classes = f" Told from the rest (AUROC): {', '.join(told)}." if told else ""
     text = (
-        f"The {item.name} alone predicts the label with balanced accuracy {item.balanced_accuracy:.2f} "
+        f"From {item.name} alone the label is predicted with balanced accuracy {item.balanced_accuracy:.2f} "
         f"(chance {item.chance:.2f}).{classes} A model may have learnt this instead of the disease."
     )
     return Finding("source confound" if item.name == "source" else "shortcut", WARNING, 1, text)

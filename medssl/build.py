@@ -91,7 +91,7 @@ def build_bundle(
     if labels is None and list(found_task.labels) != dataset.features["label"].names:
         dataset = load_data(data, labels=found_task.labels)
     dataset = split_data(dataset, seed=seed)
-    audit = audit_data(dataset, seed=seed)
+    audit = audit_data(dataset, seed=seed, progress=progress)
     if audit.undecodable:
         broken = set(audit.undecodable)
         keep = [index for index, name in enumerate(dataset["file_name"]) if name not in broken]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,14 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from medssl.images import image_id, read_image
-from medssl.library import Case, CaseLibrary
 from PIL import Image
 
 from medssl.backbones import Backbone, shared_backbone
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
 from medssl.heads import ClassificationHead, Prediction
+from medssl.images import image_id, read_image
+from medssl.library import Case, CaseLibrary
 from medssl.tasks import Task, get_task
 
 CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
@@ -68,6 +69,11 @@ def case_dict(case: Case) -> dict:
     return {key: value for key, value in vars(case).items() if key != "image"}
 
 
+def collection_suffix(backbone: Backbone) -> str:
+    """Tells the collections of one task under several backbones apart in a shared Qdrant."""
+    return hashlib.sha256(f"{backbone.id}@{backbone.revision}".encode()).hexdigest()[:8]
+
+
 class Bundle:
     """One task's head, case library and figures. Make one with `Bundle.load`, or build one with `build_bundle`.
 
@@ -98,7 +104,7 @@ class Bundle:
         if width != head.embedding_dim:
             raise BundleError(f"The head reads embeddings of {head.embedding_dim} numbers; the cases hold {width}.")
         train = [index for index, split in enumerate(cases["split"]) if split == "train"]
-        self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}")
+        self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}-{collection_suffix(backbone)}")
         self.explainer = ViTCX(backbone, head)
 
     @property

@@ -256,7 +256,7 @@ def with_labels(dataset: Dataset, labels: Sequence[str] | None, source: str) -> 
             )
     names = list(labels) if labels is not None else found
     if len(names) < 2:
-        raise DataError(f"{source} has the one label {', '.join(names)}; a classifier needs two or more.")
+        raise DataError(f"{source} has one label only ({', '.join(names)}); a classifier needs two or more.")
     numbers = {name: index for index, name in enumerate(names)}
     values = [numbers[label] for label in texts]
     return dataset.remove_columns("label").add_column("label", values, feature=ClassLabel(names=names))

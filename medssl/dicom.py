@@ -1,4 +1,4 @@
-"""DICOM bytes -> picture: modality LUT, then VOI window, inversion and palette as the file says; tags are never shown."""
+"""DICOM bytes -> picture: modality LUT, VOI window, inversion and palette as the file says; tags are never shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import UID
 
@@ -19,6 +19,7 @@ from medssl.errors import ImageError
 # What pydicom meets in damaged or odd files; each means the same to the person who gave the file.
 DAMAGED = (
     InvalidDicomError,
+    BytesLengthException,
     ValueError,
     AttributeError,
     KeyError,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from medssl.data import read_record
 from tqdm.auto import tqdm
 
 from medssl.backbones import Backbone
+from medssl.data import read_record
 from medssl.preprocess import Preprocess
 
 PART_IMAGES = 512  # a part is written whole, so a kill costs at most this many images

@@ -41,8 +41,8 @@ Source = str | Path | bytes | bytearray | BinaryIO | Image.Image
 def read_image(source: Source, frame: int = 0) -> Image.Image:
     """The RGB image in a path, bytes, file object or PIL image; content decides, not the name.
 
-    `frame` picks one frame of a multi-frame DICOM; of other files the first counts. Orientation is applied, transparency
-    laid on white (as viewers show it), wide ranges brought to 8 bit, all metadata dropped. Raises ImageError for
+    `frame` picks one frame of a multi-frame DICOM; of other files the first counts. Orientation is applied,
+    transparency laid on white (as viewers show it), wide ranges brought to 8 bit, all metadata dropped. Raises ImageError for
     anything else: empty, truncated, no image, over 50 MB or (told before decoding) over 50 megapixels.
     """
     if isinstance(source, Image.Image):
@@ -116,9 +116,7 @@ def decode(data: bytes) -> Image.Image:
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"This file is not an image that can be read, or its beginning is damaged. {ALLOWED}"
-        ) from error
+        raise ImageError(f"This file is not an image that can be read, or its start is damaged. {ALLOWED}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(too_large()) from error
     except ImageError:
@@ -132,7 +130,7 @@ def decode(data: bytes) -> Image.Image:
 
 def too_large() -> str:
     """The sentence for an image with too many pixels."""
-    return f"The image has more than {MAX_PIXELS // 10**6} megapixels, the most that is read. Give a smaller or cropped one."
+    return f"The image has more than {MAX_PIXELS // 10**6} megapixels, the most that is read. Give a smaller one."
 
 
 def check_size(width: int, height: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: nothing shown here may be used to decide about a person's care."
+    "Research tool. Not a medical device, never a diagnosis: "
+    "nothing shown here may be used to decide about a person's care."
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def fit_linear(train: Part, C: float, classes: int, balanced: bool) -> tuple[np.
 def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
 
-    These are Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
+    Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
     """
     count, classes = logits.shape
     doubt = 1 / (count + 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -13,7 +13,7 @@ import gradio as gr
 from PIL import Image
 
 from medssl import render
-from medssl.api import MODEL, NO_FILE, add_endpoints, guarded, pick
+from medssl.api import MODEL, NO_FILE, add_endpoints, backbone_name, guarded, pick
 from medssl.bundle import Analysis, Bundle, suggest_task
 from medssl.errors import ImageError
 from medssl.images import read_image
@@ -200,61 +200,35 @@ class Page:
             self.case,
         ]
         received = [self.visit, self.preview, self.task, self.suggestion, self.figures, *shown]
+        asked = [self.visit, self.task, self.target, self.opacity]
         private = {"api_visibility": "private"}
+        slow = {**private, **MODEL}
         quick = {**private, "show_progress": "hidden", "concurrency_limit": 4}
-        reading = gr.on(
-            [self.upload.upload],
-            guarded(self.receive),
-            self.upload,
-            received,
-            show_progress_on=self.preview,
-            **private,
-            **MODEL,
-        )
-        example = self.example_gallery.select(
-            guarded(self.receive_example),
-            None,
-            [self.upload, *received],
-            show_progress_on=self.preview,
-            **private,
-            **MODEL,
-        )
-        running = self.analyze.click(
-            guarded(self.run),
-            [self.visit, self.task, self.target, self.opacity],
-            shown,
-            show_progress_on=self.overlay,
-            **private,
-            **MODEL,
-        )
+        latest = {"trigger_mode": "always_last"}
+
+        def plain(function: Callable) -> Callable:
+            return guarded(function, toast=True)
+
+        running = self.analyze.click(plain(self.run), asked, shown, show_progress_on=self.overlay, **slow)
+        explained = [self.overlay, self.note]
         again = self.target.input(
-            guarded(self.explain_again),
-            [self.visit, self.task, self.target, self.opacity],
-            [self.overlay, self.note],
-            show_progress_on=self.overlay,
-            trigger_mode="always_last",
-            **private,
-            **MODEL,
+            plain(self.explain_again), asked, explained, show_progress_on=self.overlay, **latest, **slow
         )
-        self.stop.click(guarded(self.stop_run), self.visit, None, queue=False, cancels=[running, again], **private)
-        self.upload.clear(
-            guarded(self.clear), self.visit, received, cancels=[reading, example, running, again], **quick
-        )
-        self.task.input(
-            guarded(self.change_task),
-            [self.visit, self.task],
-            [self.figures, *shown],
-            cancels=[running, again],
-            **quick,
-        )
-        self.opacity.input(
-            guarded(self.reblend), [self.visit, self.opacity], self.overlay, trigger_mode="always_last", **quick
-        )
-        self.gallery.select(guarded(self.show_case), self.visit, self.case, **quick)
+        runs = [running, again]
+        seen = {"show_progress_on": self.preview, "cancels": runs, **slow}
+        reading = self.upload.upload(plain(self.receive), [self.visit, self.upload], received, **seen)
+        taken = [self.upload, *received]
+        taking = self.example_gallery.select(plain(self.receive_example), self.visit, taken, **seen)
+        self.upload.clear(plain(self.clear), self.visit, received, cancels=[reading, taking, *runs], **quick)
+        changed = [self.figures, *shown]
+        self.task.input(plain(self.change_task), [self.visit, self.task], changed, cancels=runs, **quick)
+        self.stop.click(plain(self.stop_said), self.visit, self.note, queue=False, cancels=runs, **private)
+        self.opacity.input(plain(self.reblend), [self.visit, self.opacity], self.overlay, **latest, **quick)
+        self.gallery.select(plain(self.show_case), self.visit, self.case, **quick)
 
     def figures_of(self, bundle: Bundle) -> str:
         """The accordion's content."""
-        return render.figures(bundle.metrics, bundle.task.modality, str(bundle.head.backbone.get("id", "not stated")))
+        return render.figures(bundle.metrics, bundle.task.modality, backbone_name(bundle))
 
     def blank(self, name: str) -> dict:
         """The right column before anything was found, for that task."""
@@ -269,20 +243,23 @@ class Page:
             self.case: "",
         }
 
-    def receive(self, path: str | None) -> Iterator[dict]:
-        """Read an upload, show it and suggest its task. The old results go first, so that an error leaves none."""
+    def forget(self, visit: Visit | None) -> dict:
+        """End what runs for the old upload, and an empty page."""
+        self.stop_run(visit)
         first = next(iter(self.bundles))
-        yield {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first)}
+        return {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first)}
+
+    def receive(self, visit: Visit | None, path: str | None) -> Iterator[dict]:
+        """Read an upload, show it and suggest its task. The old results go first, so that an error leaves none."""
+        yield self.forget(visit)
         if not path:
             raise ImageError(NO_FILE)
-        image = read_image(path)
-        yield self.received(Visit(image))
+        yield self.received(Visit(read_image(path)))
 
-    def receive_example(self, event: gr.SelectData) -> Iterator[dict]:
+    def receive_example(self, visit: Visit | None, event: gr.SelectData) -> Iterator[dict]:
         """Take an example as if it had been uploaded; its own group is kept out of its cases."""
+        yield {self.upload: None, **self.forget(visit)}
         example = self.examples[event.index]
-        first = next(iter(self.bundles))
-        yield {self.visit: None, self.upload: None, self.preview: None, self.suggestion: "", **self.blank(first)}
         yield self.received(Visit(read_image(example["path"]), group=example["group"]))
 
     def received(self, visit: Visit) -> dict:
@@ -307,9 +284,8 @@ class Page:
 
     def clear(self, visit: Visit | None) -> dict:
         """Forget the upload."""
-        self.stop_run(visit)
-        first = next(iter(self.bundles))
-        return {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first), self.task: first}
+        name, bundle = next(iter(self.bundles.items()))
+        return {**self.forget(visit), self.task: name, self.figures: self.figures_of(bundle)}
 
     def change_task(self, visit: Visit | None, name: str) -> dict:
         """Another task was chosen: its figures, and no results of the old one."""
@@ -322,6 +298,12 @@ class Page:
         """Make a running explanation end at its next step; closing the event alone would let it run on."""
         if visit:
             visit.stop.set()
+
+    def stop_said(self, visit: Visit | None) -> str | dict:
+        """Stop, and say so where a heatmap is missing for it."""
+        running = visit is not None and not visit.stop.is_set() and visit.analysis and not visit.analysis.explanation
+        self.stop_run(visit)
+        return '<div class="ms-note">Stopped. Press Analyze to start again.</div>' if running else gr.skip()
 
     def steps(self, visit: Visit | None, name: str, target: str, progress: gr.Progress) -> Iterator[Analysis]:
         """`Bundle.steps` for this visit; ends early when Stop was pressed."""

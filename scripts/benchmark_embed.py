@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> dict:
         else:
             for index in range(arguments.images):
                 low = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)
-                Image.fromarray(low).resize((224, 224), Image.Resampling.BICUBIC).save(f"{folder}/{index}.jpg", quality=90)
+                Image.fromarray(low).resize((224, 224), Image.Resampling.BICUBIC).save(
+                    f"{folder}/{index}.jpg", quality=90
+                )
             paths = [{"path": f"{folder}/{index}.jpg", "bytes": None} for index in range(arguments.images)]
             dataset = Dataset.from_dict({"image": paths})
         backbone = Backbone.from_pretrained(folder)

@@ -11,14 +11,14 @@ import _cli
 def main() -> int:
     """Parse the arguments, build, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="an image folder (metadata.csv or class folders) or a Hub data set id")
+    parser.add_argument("--data", required=True, help="an image folder or a Hub data set id")
     parser.add_argument("--task", required=True, help="the task's name: lung, brain, leukaemia, eye, or your own")
     parser.add_argument("--backbone", required=True, help="a registry name, a Hub id or a folder")
     parser.add_argument("--out", required=True, help="the bundle folder to write")
     parser.add_argument("--revision", help="the backbone's revision on the Hub (default: main)")
     parser.add_argument("--labels", help="comma-separated labels in order (default: the task's, else sorted)")
     parser.add_argument("--pooling", help="cls, mean or cls+mean (default: cls where there is one, else mean)")
-    parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the model's frame (default: squash)")
+    parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the frame (default: squash)")
     parser.add_argument("--size", type=int, help="input side in pixels (default: the backbone's)")
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
@@ -55,7 +55,8 @@ def main() -> int:
         progress=not arguments.quiet,
     )
     metrics = bundle.metrics
-    print(f"\n{bundle.task.title}: {metrics['images']} test images of {metrics['groups']} groups, seed {arguments.seed}\n")
+    counts = f"{metrics['images']} test images of {metrics['groups']} groups"
+    print(f"\n{bundle.task.title}: {counts}, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
     print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")
     return 0

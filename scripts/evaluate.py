@@ -41,7 +41,7 @@ def main() -> int:
             keep = [index for index, name in enumerate(dataset["split"]) if name == split]
             if not keep:
                 found = sorted(set(dataset["split"])) or ["none"]
-                raise DataError(f"{data} has no split {split!r}; found: {', '.join(found)}. Give --split all for everything.")
+                raise DataError(f"{data} has no split {split!r}; found: {', '.join(found)}. --split all takes all.")
             dataset = dataset.select(keep)
         return part_of(
             embed(dataset, bundle.backbone, head.preprocess, head.pooling, arguments.cache, not arguments.quiet)

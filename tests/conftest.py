@@ -114,9 +114,10 @@ class App:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.log = f"http://127.0.0.1:{port}", log
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MEDSSL_")}
-        environment.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(log.parent / "cache"))
         self.cache = log.parent / "cache"
+        self.cache.mkdir()
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MEDSSL_", "GRADIO_TEMP"))}
+        environment = dict(kept, GRADIO_ANALYTICS_ENABLED="False", TMPDIR=str(self.cache))
         with open(log, "w", encoding="utf-8") as output:
             command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *arguments]
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)

@@ -16,9 +16,12 @@ def test_accuracy_equals_predicting_every_image(bundle):
     figures = measure(bundle, queries, n_bootstrap=50)
     predicted = [bundle.labels.index(p.label) for p in bundle.head.predict(queries.embeddings)]
     assert figures["classification"]["accuracy"]["value"] == pytest.approx(np.mean(predicted == queries.labels))
-    sets = [label in p.prediction_set for p, label in zip(
-        bundle.head.predict(queries.embeddings), np.array(bundle.labels)[queries.labels], strict=True
-    )]
+    sets = [
+        label in p.prediction_set
+        for p, label in zip(
+            bundle.head.predict(queries.embeddings), np.array(bundle.labels)[queries.labels], strict=True
+        )
+    ]
     assert figures["classification"]["conformal_coverage"]["value"] == pytest.approx(np.mean(sets))
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -23,7 +24,7 @@ from medssl.bundle import suggest_task
 from medssl.errors import ImageError, LibraryError
 from medssl.tasks import NOT_FOR_DIAGNOSIS
 from medssl.ui import PREDICTED, Page, Visit, build_app, launch_options
-from tests.conftest import ROOT, TINY_TASKS, sample
+from tests.conftest import ROOT, TINY_TASKS, App, sample
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def test_tasks_lists_what_is_loaded(client, tiny_bundles):
     for task in listed:
         assert task["labels"] == list(TINY_TASKS[task["name"]])
         assert task["figures"] == json.loads(json.dumps(tiny_bundles[task["name"]].metrics))
-        assert task["backbone"]["dimension"] == 32 and task["title"] and task["modality"]
+        assert task["backbone"]["dimension"] == 32 and task["backbone"]["id"] == "tiny-dinov2"
+        assert task["title"] and task["modality"]
 
 
 def test_classify_gives_the_numbers_of_python(client, shapes_image, expected):
@@ -197,6 +199,33 @@ def test_the_api_without_a_bundle_says_so(shapes_image):
         demo.close()
 
 
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_uploads_are_gone_when_their_time_is_over(tiny_bundles, shapes_image, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = build_app({"shapes": tiny_bundles["shapes"]})
+    examples = set(files_in(tmp_path))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        Client(url, verbose=False, download_files=False).predict(handle_file(str(shapes_image)), api_name="/analyze")
+        assert len(files_in(tmp_path)) > len(examples) + 2
+        delete_files_created_by_app(demo, 0)
+        assert {path for path in files_in(tmp_path) if path.stat().st_size} <= examples
+    finally:
+        demo.close()
+
+
+def test_uploads_are_gone_when_the_app_is_terminated(tiny_bundle_folders, shapes_image, tmp_path):
+    app = App(["--bundle", str(tiny_bundle_folders["shapes"])], tmp_path / "log.txt").wait()
+    client = Client(app.url, verbose=False, download_files=False)
+    client.predict(handle_file(str(shapes_image)), api_name="/classify")
+    uploads = [path for path in files_in(app.cache) if path.name == shapes_image.name]
+    app.close()
+    assert uploads and not any(path.exists() for path in uploads)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["--bundle", "no/such/bundle"], "no/such/bundle"), (["--port", "99999"], "99999")],
@@ -222,6 +251,18 @@ def test_errors_of_the_program_itself_are_not_shown(caplog):
     assert "ZeroDivisionError" in caplog.text and "1 2 3" not in caplog.text
 
 
+def test_a_toast_is_escaped_and_the_api_is_not():
+    def fails():
+        raise ImageError("<b>bold</b> isn't allowed")
+
+    with pytest.raises(gr.Error) as toast:
+        guarded(fails, toast=True)()
+    with pytest.raises(gr.Error) as plain:
+        guarded(fails)()
+    assert toast.value.message == "&lt;b&gt;bold&lt;/b&gt; isn't allowed"
+    assert plain.value.message == "<b>bold</b> isn't allowed"
+
+
 def test_top_k_must_be_a_whole_number_in_range():
     assert check_top_k(7.0) == 7
     for value in (0, 51, 1.5, None, float("nan"), float("inf")):
@@ -237,7 +278,7 @@ def page(tiny_bundles):
 
 
 def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, expected):
-    visit = list(page.receive(str(shapes_image)))[-1][page.visit]
+    visit = list(page.receive(None, str(shapes_image)))[-1][page.visit]
     shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, lambda *_args, **_more: None)]
     assert [bool(step[page.gallery]) for step in shown] == [False, True, True]
     assert [step[page.overlay] is not None for step in shown] == [False, False, True]
@@ -253,12 +294,13 @@ def test_stop_ends_a_running_explanation(page, shapes_image):
     for analysis in page.steps(visit, "shapes", "", lambda *_args, **_more: None):
         found.append(analysis)
         if analysis.cases is not None:
-            page.stop_run(visit)
+            visit.analysis = analysis
+            assert "Stopped" in page.stop_said(visit)
     assert found[-1].cases is not None and found[-1].explanation is None
 
 
 def test_a_bad_upload_clears_the_old_results_first(page, broken_file):
-    steps = page.receive(str(broken_file))
+    steps = page.receive(None, str(broken_file))
     cleared = next(steps)
     assert cleared[page.visit] is None and cleared[page.gallery] is None and cleared[page.overlay] is None
     with pytest.raises(ImageError):

@@ -54,9 +54,7 @@ def plain_masks(maps, size, threshold):
     tree = linkage(squareform(np.clip((distances + distances.T) / 2, 0, None), checks=False), "complete")
     # scikit-learn merges strictly below the threshold
     labels = fcluster(tree, np.nextafter(threshold, 0), "distance")
-    summed = [
-        torch.stack([m for m, l in zip(masks, labels, strict=True) if l == c]).sum(0) for c in sorted(set(labels))
-    ]
+    summed = [torch.stack([masks[i] for i in np.flatnonzero(labels == c)]).sum(0) for c in sorted(set(labels))]
     return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in summed])
 
 
