@@ -29,7 +29,8 @@ A linear head on the frozen backbone `{head.backbone["id"]}` (revision `{head.ba
 - Modality: {task.modality}. Data: {task.data}. Licence: {task.licence}. Citation: {task.citation}
 - Fitted on `{fitted["data"]}`: {fitted["train_images"]} training images of {fitted["train_groups"]} groups,
   {fitted["val_images"]} validation images of {fitted["val_groups"]} groups; C = {fitted["C"]}
-  ({fitted["C_chosen_by"]}), class weight {fitted["class_weight"]}, temperature {head.temperature:.3f}, seed {fitted["seed"]}
+  ({fitted["C_chosen_by"]}), class weight {fitted["class_weight"]},
+  temperature {head.temperature:.3f}, seed {fitted["seed"]}
 - Versions: {", ".join(f"{name} {value}" for name, value in head.versions.items())}
 
 ## Measured on the test split

@@ -42,8 +42,9 @@ def read_image(source: Source, frame: int = 0) -> Image.Image:
     """The RGB image in a path, bytes, file object or PIL image; content decides, not the name.
 
     `frame` picks one frame of a multi-frame DICOM; of other files the first counts. Orientation is applied,
-    transparency laid on white (as viewers show it), wide ranges brought to 8 bit, all metadata dropped. Raises ImageError for
-    anything else: empty, truncated, no image, over 50 MB or (told before decoding) over 50 megapixels.
+    transparency laid on white (as viewers show it), wide ranges brought to 8 bit, all metadata dropped.
+    Raises ImageError for anything else: empty, truncated, no image, over 50 MB, or over 50 megapixels, which is told
+    before anything is decoded.
     """
     if isinstance(source, Image.Image):
         check_size(*source.size)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-    "Research tool. Not a medical device, never a diagnosis: "
-    "nothing shown here may be used to decide about a person's care."
+NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it must not guide anybody's care."
 
 
 @dataclass(frozen=True)
