@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from tqdm.auto import tqdm
 
 from medssl.backbones import Backbone
@@ -20,6 +20,7 @@ from medssl.preprocess import Preprocess
 
 PART_IMAGES = 512  # a part is written whole, so a kill costs at most this many images
 EMBEDDING_VERSION = 1
+CHUNK_BATCHES = 8
 
 
 def default_cache() -> Path:
@@ -46,31 +47,33 @@ def fingerprint(dataset: Dataset, backbone: Backbone, preprocess: Preprocess, po
     return digest.hexdigest()[:32]
 
 
-def frames(dataset: Dataset, preprocess: Preprocess, batch_size: int, workers: int) -> Iterator[np.ndarray]:
-    """The images in the model frame, uint8 `[b, h, w, 3]`, decoded by threads a few batches ahead."""
+def pixel_batches(
+    dataset: Dataset, preprocess: Preprocess, batch_size: int, workers: int, overlap: bool
+) -> Iterator[np.ndarray]:
+    """The images as normalised pixels, float32 `[b, 3, h, w]`, decoded by threads a chunk of batches at a time.
+
+    With `overlap` the next chunk is decoded while the caller works. On a CPU that costs more than it brings: every
+    matrix product waits for the core that decodes.
+    """
 
     def read(index: int) -> np.ndarray:
-        return preprocess.resize(read_record(dataset[index]))
+        return preprocess.normalize(preprocess.resize(read_record(dataset[index])))
 
+    size = batch_size * CHUNK_BATCHES
+    chunks = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
     with ThreadPoolExecutor(workers) as pool:
-        ahead = batch_size * 3
-        waiting = [pool.submit(read, index) for index in range(min(ahead, len(dataset)))]
-        submitted = len(waiting)
-        batch: list[np.ndarray] = []
+        waiting: list = []
         try:
-            while waiting:
-                batch.append(waiting.pop(0).result())
-                if submitted < len(dataset):
-                    waiting.append(pool.submit(read, submitted))
-                    submitted += 1
-                if len(batch) == batch_size:
-                    yield np.stack(batch)
-                    batch = []
+            for number, chunk in enumerate(chunks):
+                waiting = waiting or [pool.submit(read, index) for index in chunk]
+                pixels = [future.result() for future in waiting]
+                following = chunks[number + 1] if overlap and number + 1 < len(chunks) else ()
+                waiting = [pool.submit(read, index) for index in following]
+                for start in range(0, len(pixels), batch_size):
+                    yield np.stack(pixels[start : start + batch_size])
         finally:
             for future in waiting:
                 future.cancel()
-    if batch:
-        yield np.stack(batch)
 
 
 def embed_images(
@@ -78,12 +81,12 @@ def embed_images(
 ) -> np.ndarray:
     """Embeddings `[N, D]` float32 of a data set's images, without any cache."""
     parts = []
-    # One decoding thread is enough beside a busy CPU; more would take cores from the matrix products.
-    workers = 1 if backbone.device.type == "cpu" else min(8, os.cpu_count() or 1)
-    for batch in frames(dataset, preprocess, backbone.batch_size(preprocess), workers):
-        parts.append(backbone.embed(torch.from_numpy(preprocess.normalize(batch)), pooling))
+    overlap = backbone.device.type != "cpu"
+    workers = min(8, os.cpu_count() or 1)
+    for pixels in pixel_batches(dataset, preprocess, backbone.batch_size(preprocess), workers, overlap):
+        parts.append(backbone.embed(torch.from_numpy(pixels), pooling))
         if bar is not None:
-            bar.update(len(batch))
+            bar.update(len(pixels))
     return np.concatenate(parts)
 
 
@@ -128,8 +131,3 @@ def with_embeddings(dataset: Dataset, vectors: np.ndarray) -> Dataset:
         dataset = dataset.remove_columns("embedding")
     feature = List(Value("float32"), length=vectors.shape[1])
     return dataset.add_column("embedding", list(vectors.astype(np.float32)), feature=feature)
-
-
-def embedding_features(dimension: int) -> Features:
-    """The column type of an embedding of that width."""
-    return Features({"embedding": List(Value("float32"), length=dimension)})

@@ -43,8 +43,9 @@ class Preprocess:
             raise ValueError(f"fit is {self.fit!r}; allowed: {', '.join(FITS)}.")
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean {self.mean} and std {self.std} need three values each, std above 0.")
+        finite = np.isfinite([*self.mean, *self.std]).all()
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} need three finite values each, std above 0.")
 
     def to_dict(self) -> dict:
         """The fields in plain JSON types."""
@@ -73,7 +74,7 @@ class Preprocess:
         if (right - left, bottom - top) == (self.size[1], self.size[0]):
             return np.asarray(resized)
         frame = np.empty((*self.size, 3), np.uint8)
-        frame[:] = np.round(np.array(self.mean) * 255).astype(np.uint8)
+        frame[:] = np.round(np.clip(self.mean, 0, 1) * 255).astype(np.uint8)
         frame[top:bottom, left:right] = np.asarray(resized)
         return frame
 

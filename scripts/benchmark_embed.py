@@ -13,8 +13,8 @@ import numpy as np
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmark's own arguments."""
-    parser.add_argument("--images", type=int, default=96, help="image files in one pass (default: 96)")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: 3)")
+    parser.add_argument("--images", type=int, default=64, help="image files in one pass (default: 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: 5)")
     parser.add_argument("--data", help="an image folder to take the files from (default: noise pictures made here)")
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> dict:
     import torch
     from datasets import Dataset
     from PIL import Image
-    from transformers import AutoModel, Dinov2Config, Dinov2Model
+    from transformers import AutoModel, Dinov2Config, Dinov2Model, ViTImageProcessor
 
     from medssl.backbones import Backbone
     from medssl.data import load_data
@@ -49,13 +49,20 @@ def run(arguments: argparse.Namespace) -> dict:
             dataset = Dataset.from_dict({"image": paths})
         backbone = Backbone.from_pretrained(folder)
         preprocess = backbone.preprocess.__class__(size=(224, 224))
+        # The way a model card shows: the checkpoint's processor and model, image by image.
+        processor = ViTImageProcessor(
+            size={"height": 224, "width": 224},
+            resample=Image.Resampling.BICUBIC,
+            image_mean=list(preprocess.mean),
+            image_std=list(preprocess.std),
+        )
         plain_model = AutoModel.from_pretrained(folder).eval()
 
         def plain() -> np.ndarray:
             vectors = []
             for record in dataset:
-                image = Image.open(record["image"]["path"]).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
-                pixels = torch.from_numpy(preprocess.normalize(np.asarray(image)))[None]
+                image = Image.open(record["image"]["path"]).convert("RGB")
+                pixels = processor(images=image, return_tensors="pt")["pixel_values"]
                 with torch.no_grad():
                     vectors.append(plain_model(pixels).last_hidden_state[:, 0].numpy())
             return np.concatenate(vectors)
