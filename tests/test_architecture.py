@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = [
     {"errors"},
-    {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap"},
+    {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap", "memory"},
     {"attention", "backbones", "data", "audit", "shortcuts"},
     {"embeddings", "heads", "store", "library", "explain"},
     {"training", "evaluation", "bundle", "measure", "card", "build"},

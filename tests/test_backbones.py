@@ -137,6 +137,21 @@ def test_bulk_precision_stays_close_to_fp32(family, folders):
     torch.testing.assert_close(fast.encode(pictures(4)).pool(pooling), exact.encode(pictures(4)).pool(pooling))
 
 
+@pytest.mark.parametrize("family", ["dinov2", "dinov2-registers", "vit", "deit", "mae"])
+def test_leaving_out_the_last_mlp_of_other_tokens_changes_no_cls(family, folders):
+    fast = Backbone.from_pretrained(folders[family], precision="bf16")
+    pixels = fast.pixels(pictures(4))
+    assert fast._last_mlp_norm is not None
+    with torch.no_grad():
+        whole = fast._hidden(pixels, fast._bulk_model)[:, 0].float().numpy()
+    np.testing.assert_allclose(fast.embed(pixels, "cls"), whole, atol=0.05, rtol=0.05)
+    assert all(not module._forward_hooks for module in fast._bulk_model.modules())
+    exact = Backbone.from_pretrained(folders[family], precision="fp32")
+    means = [b.embed(pixels, "mean") for b in (fast, exact)]
+    cosine = (means[0] * means[1]).sum(1) / np.linalg.norm(means[0], axis=1) / np.linalg.norm(means[1], axis=1)
+    assert cosine.min() > 0.99
+
+
 def test_precision_auto_follows_the_device(folders):
     backbone = Backbone.from_pretrained(folders["vit"])
     assert backbone.precision == ("bf16" if native_bf16(backbone.device) else "fp32")
