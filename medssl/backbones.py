@@ -24,7 +24,7 @@ from medssl import attention
 from medssl.errors import BackboneError
 from medssl.memory import reuse_freed_memory
 from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from medssl.registry import BACKBONES
+from medssl.registry import BACKBONES, BackboneSpec
 
 POOLINGS = ("cls", "mean", "cls+mean")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -341,22 +341,24 @@ def block_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
     raise BackboneError(f"No layer norm found in the last of {depth} blocks of {type(model).__name__}.")
 
 
-def default_preprocess(source: str, revision: str | None, model: torch.nn.Module, spec: object | None) -> Preprocess:
+def default_preprocess(
+    source: str, revision: str | None, model: torch.nn.Module, spec: BackboneSpec | None
+) -> Preprocess:
     """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision or "main")
     except OSError:
         found = {}
     side = found.get("crop_size") if found.get("do_center_crop", True) else None
-    side = side or found.get("size") or getattr(spec, "input_size", None)
+    side = side or found.get("size") or (spec and spec.input_size)
     side = side or getattr(model.config, "image_size", None) or 224
     if isinstance(side, dict):
         side = (side["height"], side["width"]) if "height" in side else next(iter(side.values()))
     size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
     return Preprocess(
         size=size,
-        mean=tuple(found.get("image_mean") or getattr(spec, "mean", IMAGENET_MEAN)),
-        std=tuple(found.get("image_std") or getattr(spec, "std", IMAGENET_STD)),
+        mean=tuple(found.get("image_mean") or (spec.mean if spec else IMAGENET_MEAN)),
+        std=tuple(found.get("image_std") or (spec.std if spec else IMAGENET_STD)),
         interpolation=RESAMPLE_NAMES.get(found.get("resample"), "bicubic"),
     )
 

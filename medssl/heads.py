@@ -78,11 +78,11 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
         if not temperature > 0:
             raise BundleError(f"temperature is {temperature}; it must be above 0.")
         try:
-            Preprocess.from_dict(preprocess)
+            self.preprocess = Preprocess.from_dict(preprocess)
         except (TypeError, ValueError) as error:
             raise BundleError(f"The head's preprocess settings do not fit: {first_line(error)}") from error
         self.labels, self.embedding_dim = list(labels), int(embedding_dim)
-        self.backbone, self.pooling, self.preprocess = dict(backbone), pooling, Preprocess.from_dict(preprocess)
+        self.backbone, self.pooling = dict(backbone), pooling
         self.temperature, self.thresholds = float(temperature), dict(thresholds or {})
         self.fitted_on, self.task, self.versions = dict(fitted_on or {}), dict(task or {}), dict(versions or {})
         self.linear = torch.nn.Linear(self.embedding_dim, len(self.labels))

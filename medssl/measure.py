@@ -10,15 +10,16 @@ from datasets import Dataset
 
 from medssl.bundle import Bundle
 from medssl.evaluation import classification_metrics, retrieval_metrics, share
+from medssl.library import embedding_matrix
 from medssl.training import Part, nearest_similarity
 
 
 def part_of(dataset: Dataset, split: str | None = None) -> Part:
     """The embeddings, labels and groups of a data set (of one split, where given)."""
-    table = dataset.select_columns(["embedding", "label", "group_id", "split"]).with_format("numpy")[:]
+    table = dataset.select_columns(["label", "group_id", "split"]).with_format("numpy")[:]
     keep = slice(None) if split is None else np.asarray(table["split"]) == split
     return Part(
-        np.asarray(table["embedding"], np.float32)[keep],
+        embedding_matrix(dataset)[keep],
         np.asarray(table["label"])[keep],
         np.asarray(table["group_id"])[keep],
     )

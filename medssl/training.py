@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medssl.backbones import Backbone
 from medssl.errors import DataError
+from medssl.evaluation import unit
 from medssl.heads import ClassificationHead
 from medssl.preprocess import Preprocess
 from medssl.tasks import Task
@@ -82,9 +83,7 @@ def conformal_probability(probabilities: np.ndarray, labels: np.ndarray, level: 
 
 def nearest_similarity(queries: Part, cases: Part, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """Mean cosine `[N]` of each query to its nearest cases of other groups."""
-    unit_queries = queries.embeddings / np.linalg.norm(queries.embeddings, axis=1, keepdims=True)
-    unit_cases = cases.embeddings / np.linalg.norm(cases.embeddings, axis=1, keepdims=True)
-    similarity = unit_queries @ unit_cases.T
+    similarity = unit(queries.embeddings) @ unit(cases.embeddings).T
     similarity[queries.groups[:, None] == cases.groups[None, :]] = -np.inf
     best = np.sort(similarity, axis=1)[:, -neighbours:]
     best[~np.isfinite(best)] = np.nan

@@ -12,20 +12,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from medssl.bundle import suggest_task
+from scripts import screenshot
 from tests.conftest import TINY_TASKS, sample
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
-CHROMIUM = os.environ.get("MEDSSL_CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+CHROMIUM = os.environ.get("MEDSSL_CHROMIUM", screenshot.CHROMIUM)
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: the page is not tested")
 TOAST = "[data-testid='toast-body']"
 
@@ -34,7 +25,11 @@ TOAST = "[data-testid='toast-body']"
 def browser():
     with tempfile.TemporaryDirectory() as profile, playwright.sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1280, "height": 900}
+            profile,
+            executable_path=CHROMIUM,
+            headless=True,
+            args=list(screenshot.FLAGS),
+            viewport={"width": 1280, "height": 900},
         )
         yield context
         context.close()
