@@ -23,3 +23,7 @@ class BundleError(MedSSLError):
 
 class LibraryError(MedSSLError):
     """The case library cannot be built or searched."""
+
+
+class PretrainError(MedSSLError):
+    """A pretraining run cannot start, go on, or be resumed as asked."""

@@ -90,6 +90,20 @@ def nearest_similarity(queries: Part, cases: Part, neighbours: int = NEIGHBOURS)
     return np.nanmean(best, axis=1)
 
 
+def choose_linear(train: Part, validation: Part, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
+    counts = np.bincount(train.labels, minlength=classes)
+    balanced = bool(counts.max() > UNEVEN * counts.min())
+    scores = {}
+    for C in C_GRID:
+        weight, bias = fit_linear(train, C, classes, balanced)
+        logits = validation.embeddings @ weight.T + bias
+        temperature = fit_temperature(logits, validation.labels)
+        scores[C] = smoothed_loss(logits / temperature, validation.labels)
+    chosen = min(scores, key=scores.__getitem__)
+    return *fit_linear(train, chosen, classes, balanced), chosen, balanced
+
+
 def fit_head(
     train: Part,
     validation: Part,
@@ -108,16 +122,7 @@ def fit_head(
         missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
         if missing:
             raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
-    counts = np.bincount(train.labels, minlength=classes)
-    balanced = bool(counts.max() > UNEVEN * counts.min())
-    scores = {}
-    for C in C_GRID:
-        weight, bias = fit_linear(train, C, classes, balanced)
-        logits = validation.embeddings @ weight.T + bias
-        temperature = fit_temperature(logits, validation.labels)
-        scores[C] = smoothed_loss(logits / temperature, validation.labels)
-    chosen = min(scores, key=scores.__getitem__)
-    weight, bias = fit_linear(train, chosen, classes, balanced)
+    weight, bias, chosen, balanced = choose_linear(train, validation, classes)
     logits = validation.embeddings @ weight.T + bias
     temperature = fit_temperature(logits, validation.labels)
     probabilities = softmax(logits / temperature, axis=1)

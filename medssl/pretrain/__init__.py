@@ -1,0 +1,1 @@
+"""Self-supervised pretraining, or adaptation, of an encoder on unlabelled images."""
