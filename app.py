@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def choose_bundles(given: Sequence[str]) -> list[str]:
-    """The bundles to load: those given, else MEDSSL_BUNDLES (comma-separated), else every one in bundles/."""
+    """The bundles to load: those given, else MEDSSL_BUNDLES (comma-separated), else bundles/, else the demo's."""
     if given:
         return list(given)
     named = [name.strip() for name in os.environ.get("MEDSSL_BUNDLES", "").split(",") if name.strip()]
     beside = Path(__file__).resolve().parent / "bundles"
-    return named or [str(config.parent.parent) for config in sorted(beside.glob("*/head/config.json"))]
+    own = [str(config.parent.parent) for config in sorted(beside.glob("*/head/config.json"))]
+    if named or own:
+        return named or own
+    from medssl.demo.bundles import shipped_bundles
+
+    return [str(folder) for folder in shipped_bundles()]
 
 
 def load_bundles(paths: Sequence[str]) -> dict[str, Bundle]:
@@ -62,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="DIR|HUB_ID",
-        help="bundles to serve; without it MEDSSL_BUNDLES (comma-separated), else every bundle in bundles/",
+        help="bundles to serve; without it MEDSSL_BUNDLES (comma-separated), else every bundle in bundles/, else "
+        "the synthetic demo",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port (default GRADIO_SERVER_PORT, else 7860)")

@@ -105,8 +105,9 @@ class Backbone:
         """
         name = str(name)
         spec = BACKBONES.get(name)
-        folder = Path(name)
-        source = spec.hub_id if spec else name
+        folder = spec.folder if spec and spec.folder else Path(name)
+        local = folder.is_dir() and not (spec and spec.hub_id)
+        source = str(folder) if local else (spec.hub_id if spec else name)
         if not spec and not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
             raise BackboneError(
                 f"No backbone {name!r}. Give a folder that exists, a Hub id like 'facebook/dinov2-small', "
@@ -129,10 +130,9 @@ class Backbone:
                 f"Backbone {source!r} lacks {len(broken)} of the weights its config asks for (first: {broken[0]}); "
                 "it would encode with random numbers. Give a complete checkpoint."
             )
-        local = folder.is_dir() and not spec
         return cls(
             model,
-            id=str(folder.resolve()) if local else source,
+            id=(spec.name if spec else str(folder.resolve())) if local else source,
             revision=folder_revision(folder) if local else (model.config._commit_hash or revision or "main"),
             preprocess=default_preprocess(source, revision, model, spec),
             precision=precision,

@@ -30,21 +30,21 @@ THUMBNAIL_SIDE = 224
 THUMBNAIL_QUALITY = 90
 
 
-def thumbnail(image: Image.Image) -> bytes:
-    """An RGB image as JPEG bytes with a longer side of at most 224 pixels, without any metadata."""
+def thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
+    """An RGB image as JPEG bytes with a longer side of at most `side` pixels, without any metadata."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=THUMBNAIL_QUALITY)
     return stream.getvalue()
 
 
-def as_cases(dataset: Dataset, progress: bool = True) -> Dataset:
+def as_cases(dataset: Dataset, progress: bool = True, side: int = THUMBNAIL_SIDE) -> Dataset:
     """An embedded data set as cases: an id from the pixels, a thumbnail, and only the columns a bundle holds."""
 
     def read(index: int) -> tuple[str, bytes]:
         picture = read_record(dataset[index])
-        return image_id(picture), thumbnail(picture)
+        return image_id(picture), thumbnail(picture, side)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(
@@ -76,12 +76,14 @@ def build_bundle(
     others: Mapping[str, str | Path] | None = None,
     cache_dir: str | Path | None = None,
     seed: int = 0,
+    thumbnail_side: int = THUMBNAIL_SIDE,
     progress: bool = True,
 ) -> Bundle:
     """Load, audit, split, embed, fit, measure on the test split, and save to `out` (when given).
 
-    `others` are data of other tasks (name -> folder), embedded only to see how many are flagged unfamiliar. Files that
-    cannot be read are left out and named in the audit. Raises DataError, BackboneError, BundleError.
+    `thumbnail_side` is the longer side of a case's picture in pixels. `others` are data of other tasks (name ->
+    folder), embedded only to see how many are flagged unfamiliar. Files that cannot be read are left out and named in
+    the audit. Raises DataError, BackboneError, BundleError.
     """
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), revision)
@@ -110,7 +112,7 @@ def build_bundle(
         fitted_on={"data": source, "seed": seed},
     )
     name = Path(out).name if out else found_task.name
-    bundle = Bundle(head, as_cases(dataset, progress), backbone, name=name)
+    bundle = Bundle(head, as_cases(dataset, progress, thumbnail_side), backbone, name=name)
     parts = {}
     for other, folder in (others or {}).items():
         parts[other] = part_of(embed(load_data(folder), backbone, preprocess, pooling, cache_dir, progress))

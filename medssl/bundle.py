@@ -23,6 +23,7 @@ from medssl.explain import Explanation, ViTCX
 from medssl.heads import ClassificationHead, Prediction
 from medssl.images import image_id, read_image
 from medssl.library import Case, CaseLibrary
+from medssl.registry import BACKBONES
 from medssl.tasks import Task, get_task
 
 CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
@@ -136,7 +137,7 @@ class Bundle:
         if backbone is None:
             revision = str(head.backbone.get("revision") or "main")
             local = revision.startswith("sha256:")
-            if local and not Path(head.backbone["id"]).is_dir():
+            if local and head.backbone["id"] not in BACKBONES and not Path(head.backbone["id"]).is_dir():
                 raise BundleError(
                     f"Bundle {folder} was fitted on the backbone folder {head.backbone['id']!r}, which is not here. "
                     "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 HALF = (0.5, 0.5, 0.5)
+SHIPPED = Path(__file__).resolve().parent / "demo"
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One known checkpoint: `dimension` is the width of its final tokens or feature map, `parameters` a count."""
+    """One known checkpoint: `dimension` is the width of its final tokens or feature map, `parameters` a count.
+
+    A checkpoint that comes with medssl has a `folder` and no `hub_id`.
+    """
 
     name: str
-    hub_id: str
+    hub_id: str | None
     supervision: str  # "self-supervised" or "supervised"
     method: str
     patch_size: int | None
@@ -24,6 +29,7 @@ class BackboneSpec:
     input_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    folder: Path | None = None
 
 
 SELF, SUPERVISED = "self-supervised", "supervised"
@@ -32,6 +38,9 @@ APACHE = "apache-2.0"
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
+        BackboneSpec(
+            "medssl-tiny", None, SELF, "DINOv2", 14, 192, 3_678_720, APACHE, 224, folder=SHIPPED / "medssl-tiny"
+        ),
         BackboneSpec("dinov2-small", "facebook/dinov2-small", SELF, "DINOv2", 14, 384, 22_056_576, APACHE),
         BackboneSpec("dinov2-base", "facebook/dinov2-base", SELF, "DINOv2", 14, 768, 86_580_480, APACHE),
         BackboneSpec("dinov2-large", "facebook/dinov2-large", SELF, "DINOv2", 14, 1024, 304_368_640, APACHE),

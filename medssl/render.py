@@ -16,12 +16,15 @@ from medssl.bundle import Analysis, Bundle
 from medssl.heads import Prediction
 from medssl.images import read_image
 from medssl.library import Case
-from medssl.tasks import NOT_FOR_DIAGNOSIS, Task
+from medssl.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC, Task
 
 SHOWN_SIDE = 1024
 UNFAMILIAR = "This image does not look like the images this model has seen; do not trust the class."
 NO_EVIDENCE = (
     "No evidence found: no part of this image moved the probability of “{label}”. The picture is shown as it is."
+)
+SERVE_REAL = (
+    "python scripts/build.py --data FOLDER --task brain --backbone dinov2-small --out bundles/brain && python app.py"
 )
 NO_BUNDLE = """
 <div class="ms-card" id="no-bundle"><h2>No bundle is loaded</h2>
@@ -67,9 +70,17 @@ def percent(value: float) -> str:
 def header(tasks: Sequence[Task]) -> str:
     """The page's title and the standing notice."""
     titles = ", ".join(task.title for task in tasks) or "no task loaded"
+    drawn = [task for task in tasks if task.synthetic]
+    synthetic = ""
+    if drawn:
+        which = "" if len(drawn) == len(tasks) else f" Of these tasks: {', '.join(task.title for task in drawn)}."
+        synthetic = (
+            f'<div class="ms-synthetic" role="note" id="synthetic"><b>{escape(SYNTHETIC + which)}</b> To serve your '
+            f"own images: <code>{escape(SERVE_REAL)}</code></div>"
+        )
     return (
         f'<header class="ms-header"><h1>medssl</h1><p>What is it, where is it seen, which known cases look like it: '
-        f'{escape(titles)}.</p></header><div class="ms-notice" role="note">{escape(NOT_FOR_DIAGNOSIS)}</div>'
+        f'{escape(titles)}.</p></header><div class="ms-notice" role="note">{escape(NOT_FOR_DIAGNOSIS)}</div>{synthetic}'
     )
 
 
@@ -84,6 +95,11 @@ Cases that look alike may differ in diagnosis.</li>
 </ul><p><b>Uploads are not kept.</b> The file's metadata is dropped when it is read; the file and the
 pictures made from it are deleted from this server within {minutes} minutes; nothing of it is logged or sent
 anywhere.</p></div>"""
+
+
+def synthetic_note(task: Task) -> str:
+    """One line where the task's images were drawn by code, else nothing."""
+    return f'<p class="ms-small ms-drawn">{escape(SYNTHETIC)}</p>' if task.synthetic else ""
 
 
 def verdict(prediction: Prediction, task: Task, level: float) -> str:
@@ -101,7 +117,7 @@ def verdict(prediction: Prediction, task: Task, level: float) -> str:
     names = ", ".join(pretty(label) for label in prediction.prediction_set)
     sure = "one class" if count == 1 else f"{count} classes: not sure which"
     return (
-        f'<div class="ms-card"><div class="ms-task">{escape(task.title)}</div>'
+        f'<div class="ms-card"><div class="ms-task">{escape(task.title)}</div>{synthetic_note(task)}'
         f'<div class="ms-label" id="predicted-class">{escape(pretty(prediction.label))}'
         f" <span>{percent(prediction.probability)}</span></div>{''.join(rows)}"
         f'<p class="ms-small"><b>● {100 * level:.0f} % prediction set</b> ({sure}): {escape(names)}. Such sets hold '

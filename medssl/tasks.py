@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+SYNTHETIC = "Synthetic images: drawn by code to show how this program works. They say nothing about any disease."
 NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it must not guide anybody's care."
 
 
 @dataclass(frozen=True)
 class Task:
-    """One diagnostic question: its labels in order, its modality, and where its data comes from."""
+    """One diagnostic question: its labels in order, its modality, and where its data comes from.
+
+    `synthetic` says that its images were drawn by code, which every screen then says too.
+    """
 
     name: str
     title: str
@@ -18,6 +22,7 @@ class Task:
     data: str = "not stated"
     licence: str = "not stated"
     citation: str = "not stated"
+    synthetic: bool = False
 
     def to_dict(self) -> dict:
         """The task in plain JSON types."""
@@ -70,6 +75,23 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+# The offline demo's tasks ask the same questions of pictures that medssl/demo draws.
+TASKS.update(
+    {
+        f"{task.name}-demo": Task(
+            name=f"{task.name}-demo",
+            title=f"{task.title}, synthetic demo",
+            labels=task.labels,
+            modality=f"synthetic picture in the style of a {task.modality}",
+            data="phantoms drawn by medssl/demo",
+            licence="apache-2.0",
+            citation="medssl",
+            synthetic=True,
+        )
+        for task in tuple(TASKS.values())
+    }
+)
 
 
 def get_task(name: str, labels: tuple[str, ...] | list[str] | None = None) -> Task:

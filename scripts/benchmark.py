@@ -1,4 +1,4 @@
-"""Measure speed: `embed`, `search` or `start`, each against a plain alternative in one interleaved run."""
+"""Measure: speed of `embed`, `search` and `start` against plain alternatives; where heatmaps point (`pointing`)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 
 import _cli
 import benchmark_embed
+import benchmark_pointing
 import benchmark_search
 import benchmark_start
 
-BENCHMARKS = {"embed": benchmark_embed, "search": benchmark_search, "start": benchmark_start}
+BENCHMARKS = {
+    "embed": benchmark_embed,
+    "search": benchmark_search,
+    "start": benchmark_start,
+    "pointing": benchmark_pointing,
+}
 
 
 def main() -> int:

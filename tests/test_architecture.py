@@ -9,7 +9,7 @@ LEVELS = [
     {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap", "memory"},
     {"attention", "backbones", "data", "audit", "shortcuts"},
     {"embeddings", "heads", "store", "library", "explain"},
-    {"training", "evaluation", "bundle", "measure", "card", "build"},
+    {"training", "evaluation", "bundle", "measure", "card", "build", "probes", "study", "pretrain", "demo"},
     {"render", "api", "ui"},
     {"app"},
 ]

@@ -14,7 +14,7 @@ from medssl.bundle import Bundle
 from tests.models import save_model
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("build", "evaluate", "audit", "query", "benchmark")
+SCRIPTS = ("build", "evaluate", "audit", "query", "benchmark", "pretrain", "study", "demo")
 
 
 def run(script, *arguments, cache=None):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import signal
 import time
 from collections.abc import Mapping
@@ -221,11 +222,30 @@ def pretrain(
             if stop and not last:
                 raise KeyboardInterrupt
     if main:
-        hardware = {"device": str(accelerator.device), "bf16": autocast, "threads": torch.get_num_threads()}
+        hardware = {"name": device_name(accelerator.device), "bf16": autocast, "threads": torch.get_num_threads()}
         facts = {**identity, "hardware": hardware, "seconds": time.perf_counter() - began, "skipped": corpus.skipped}
-        save_encoder(objective.kept, out, recipe, facts, export_dtype)
+        save_encoder(objective.kept, out, recipe, {**facts, **origin(recipe.init)}, export_dtype)
     accelerator.wait_for_everyone()
     return out
+
+
+def origin(init: str | None) -> dict:
+    """What is written of the checkpoint a run started from: its name without the folders above it, and its own run."""
+    if init is None:
+        return {}
+    facts = Path(init) / "pretraining.json"
+    name = Path(init).name if Path(init).is_dir() else init
+    return {"init": name, "started_from": json.loads(facts.read_text("utf-8")) if facts.is_file() else None}
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's or GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_facts = Path("/proc/cpuinfo")
+    lines = cpu_facts.read_text("utf-8").splitlines() if cpu_facts.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 class Checkpoint:

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
-from pathlib import Path
-
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
 from medssl.bundle import suggest_task
-from scripts import screenshot
 from tests.conftest import TINY_TASKS, sample
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
-CHROMIUM = os.environ.get("MEDSSL_CHROMIUM", screenshot.CHROMIUM)
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no browser at {CHROMIUM}: the page is not tested")
 TOAST = "[data-testid='toast-body']"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with tempfile.TemporaryDirectory() as profile, playwright.sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            profile,
-            executable_path=CHROMIUM,
-            headless=True,
-            args=list(screenshot.FLAGS),
-            viewport={"width": 1280, "height": 900},
-        )
-        yield context
-        context.close()
-
-
 @pytest.fixture
-def page(browser, app):
-    """The page, freshly opened; fails afterwards on any request that leaves this machine."""
-    page = browser.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.set_default_timeout(20_000)
-    page.goto(app.url, wait_until="domcontentloaded")
-    page.wait_for_selector("#analyze")
-    yield page
-    page.close()
-    assert asked
-    elsewhere = [url for url in asked if not re.match(r"(http://127\.0\.0\.1:\d+/|data:|blob:|about:)", url)]
-    assert not elsewhere
+def page(opened, app):
+    """The page, freshly opened."""
+    return opened(app.url)
 
 
 def upload(page, path):

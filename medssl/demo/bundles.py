@@ -1,0 +1,42 @@
+"""The small bundles that come with medssl: phantoms on the shipped backbone, the same bytes at every build."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from medssl.backbones import Backbone
+from medssl.build import build_bundle
+from medssl.bundle import Bundle
+from medssl.demo.phantom import DRAWERS, write_phantoms
+
+PER_LABEL = 60
+SEED = 0
+THUMBNAIL_SIDE = 160
+SHIPPED_BACKBONE = "medssl-tiny"
+FOLDER = Path(__file__).resolve().parent / "bundles"
+
+
+def shipped_bundles() -> list[Path]:
+    """The demo bundles that lie beside this file, in the order of the tasks."""
+    return [FOLDER / task for task in DRAWERS if (FOLDER / task / "head" / "config.json").is_file()]
+
+
+def build_demo_bundle(task: str, out: str | Path, per_label: int = PER_LABEL, progress: bool = True) -> Bundle:
+    """Draw one task's phantoms and build its bundle into `out`. Raises DataError for an unknown task.
+
+    In float32 and without a cache, so that nothing depends on what this machine computed before.
+    """
+    backbone = Backbone.from_pretrained(SHIPPED_BACKBONE, precision="fp32")
+    with tempfile.TemporaryDirectory(prefix="medssl-demo-") as work:
+        data = write_phantoms(Path(work) / f"{task}-phantoms", task, per_label, SEED, progress)
+        return build_bundle(
+            data,
+            task,
+            backbone,
+            out,
+            cache_dir=Path(work) / "cache",
+            seed=SEED,
+            thumbnail_side=THUMBNAIL_SIDE,
+            progress=progress,
+        )

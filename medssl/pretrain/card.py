@@ -1,0 +1,83 @@
+"""The card of a pretrained backbone: its data with licences, its recipe, its cost, and what it was measured to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from medssl.errors import PretrainError
+from medssl.tasks import NOT_FOR_DIAGNOSIS, TASKS
+
+SAID = ("method", "architecture", "init", "epochs", "steps", "batch_size", "size", "small_size", "stored_size")
+SAID += ("learning_rate", "warmup", "weight_decay", "clip", "seed", "processes", "views")
+
+
+def data_lines(counts: dict[str, int]) -> list[str]:
+    """One Markdown line for each data set of a run."""
+    lines = []
+    for name, count in counts.items():
+        task = TASKS.get(name)
+        about = f"{task.data}; licence: {task.licence}; {task.citation}" if task else "licence: not stated"
+        lines.append(f"- {name}: {count} images, no labels used ({about})")
+    return lines
+
+
+def stage_text(facts: dict, title: str) -> str:
+    """One run of a recipe, in Markdown."""
+    settings = [f"{name} {facts[name]}" for name in SAID if facts.get(name) is not None]
+    options = ", ".join(f"{name} {value}" for name, value in facts["options"].items())
+    hardware = facts["hardware"]
+    cost = f"{facts['seconds'] / 60:.0f} minutes, {facts['processes']} process(es) on {hardware['name']}"
+    cost += f", {hardware['threads']} threads, {'bf16' if hardware['bf16'] else 'float32'}"
+    data = "\n".join(data_lines(facts["images"]))
+    return f"### {title}\n\n{data}\n- Recipe: {', '.join(settings)}\n- {facts['method']}: {options}\n- Cost: {cost}"
+
+
+def write_backbone_card(folder: str | Path, name: str, figures: str = "") -> Path:
+    """Write README.md into a folder that a pretraining run wrote; `figures` is Markdown of a study's tables.
+
+    Raises PretrainError when the folder holds no pretraining.json.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / "pretraining.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PretrainError(
+            f"{folder} holds no readable pretraining.json. Give a folder that scripts/pretrain.py wrote."
+        ) from error
+    stages = [facts]
+    while stages[0].get("started_from"):
+        stages.insert(0, stages[0]["started_from"])
+    runs = [stage_text(stage, f"Run {number}") for number, stage in enumerate(stages, start=1)]
+    card = f"""---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-feature-extraction
+tags: [medical-imaging, self-supervised, {facts["method"]}]
+---
+
+# {name}
+
+> {NOT_FOR_DIAGNOSIS}
+
+A small image encoder, pretrained without labels by `scripts/pretrain.py` of medssl. Load it with
+`Backbone.from_pretrained("{name}")` of medssl, or `transformers.AutoModel`. The weights are medssl's; the rights in the
+images they were learnt from are as named below.
+
+## How it was trained
+
+{(chr(10) * 2).join(runs)}
+
+## Measured
+
+{figures.strip() or "Not measured."}
+
+## Limits
+
+It has seen a few thousand small images of four kinds. It is there so that the demo works without any download and as a
+start for runs of your own; a large backbone such as DINOv2 is the better choice wherever one can be had.
+"""
+    beside = folder / f".README.{os.getpid()}.tmp"
+    beside.write_text(card, "utf-8")
+    return beside.replace(folder / "README.md")

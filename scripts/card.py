@@ -1,0 +1,38 @@
+"""Write the card of a pretrained backbone from its run and a study that measured it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import _cli
+
+
+def main() -> int:
+    """Parse the arguments and write README.md into the backbone's folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", required=True, help="a folder written by scripts/pretrain.py")
+    parser.add_argument("--name", help="what it is called (default: the folder's name)")
+    parser.add_argument("--study", help="report.md of a study that compared it, or a folder that holds one")
+    arguments = parser.parse_args()
+
+    from medssl.errors import DataError
+    from medssl.pretrain.card import write_backbone_card
+
+    figures = ""
+    if arguments.study:
+        report = Path(arguments.study)
+        report = report / "report.md" if report.is_dir() else report
+        try:
+            text = report.read_text("utf-8")
+        except OSError as error:
+            raise DataError(f"{report} cannot be read: {error.strerror}. Give what scripts/study.py wrote.") from error
+        # The card has headings of its own: the report's go one level down.
+        figures = "\n".join(f"#{line}" if line.startswith("##") else line for line in text.splitlines()[1:])
+    folder = Path(arguments.backbone)
+    print(write_backbone_card(folder, arguments.name or folder.resolve().name, figures))
+    return 0
+
+
+if __name__ == "__main__":
+    _cli.run(main)

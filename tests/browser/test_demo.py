@@ -1,0 +1,40 @@
+"""`python app.py` without any argument: the synthetic demo, clicked through without a network."""
+
+import pytest
+
+from medssl.demo.phantom import DRAWERS
+from medssl.tasks import SYNTHETIC, TASKS
+from tests.conftest import App
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    running = App([], tmp_path_factory.mktemp("demo") / "log.txt").wait()
+    yield running
+    running.close()
+
+
+def test_every_example_gets_class_cases_and_heatmap_and_says_it_is_synthetic(opened, demo):
+    page = opened(demo.url)
+    said = page.inner_text("#synthetic")
+    assert SYNTHETIC in said and "scripts/build.py" in said
+    examples = page.locator("#examples .thumbnail-item")
+    assert examples.count() == len(DRAWERS)
+    for number, task in enumerate(DRAWERS):
+        examples.nth(number).click()
+        page.wait_for_selector("#preview img")
+        page.wait_for_function("old => document.querySelector('#task input').value === old", arg=TASKS[task].title)
+        page.click("#analyze")
+        page.wait_for_selector("#predicted-class")
+        page.wait_for_selector("#heatmap img")
+        page.wait_for_function("document.querySelectorAll('#cases .thumbnail-item img').length === 6")
+        assert SYNTHETIC in page.inner_text("#verdict") and TASKS[task].title in page.inner_text("#verdict")
+        assert not page.inner_text("#warning").strip()
+
+
+def test_the_client_is_told_that_the_tasks_are_synthetic(demo):
+    from gradio_client import Client
+
+    tasks = Client(demo.url, verbose=False).predict(api_name="/tasks")
+    assert [task["name"] for task in tasks] == list(DRAWERS)
+    assert all("synthetic" in task["title"] for task in tasks)

@@ -1,0 +1,72 @@
+"""The bundles that come with medssl: small, synthetic by their own word, whole, and the same at every build."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medssl import Backbone, Bundle
+from medssl.demo.bundles import FOLDER, SEED, SHIPPED_BACKBONE, build_demo_bundle, shipped_bundles
+from medssl.demo.phantom import DRAWERS, draw_phantom
+from medssl.images import image_id
+from medssl.tasks import TASKS
+
+LIMIT = 10 * 10**6
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_they_are_all_there_and_small_enough():
+    assert [folder.name for folder in shipped_bundles()] == list(DRAWERS)
+    assert size(FOLDER) <= LIMIT
+    assert size(FOLDER.parent / SHIPPED_BACKBONE) <= LIMIT
+
+
+def test_the_backbone_loads_by_its_name_and_says_what_it_saw():
+    backbone = Backbone.from_pretrained(SHIPPED_BACKBONE)
+    assert backbone.id == SHIPPED_BACKBONE and backbone.revision.startswith("sha256:")
+    facts = json.loads((FOLDER.parent / SHIPPED_BACKBONE / "pretraining.json").read_text())
+    card = (FOLDER.parent / SHIPPED_BACKBONE / "README.md").read_text()
+    assert facts["method"] == "dino" and "Not measured" not in card
+    assert not any(f"/{word}/" in json.dumps(facts) + card for word in ("tmp", "home", "root", "mnt"))
+
+
+@pytest.mark.parametrize("task", DRAWERS)
+def test_each_answers_for_a_phantom_it_has_not_seen_and_says_it_is_synthetic(task):
+    bundle = Bundle.load(FOLDER / task)
+    assert bundle.task == TASKS[task] and bundle.task.synthetic and "synthetic" in bundle.card
+    assert bundle.head.backbone["id"] == SHIPPED_BACKBONE
+    label = bundle.labels[0]
+    analysis = bundle.analyze(Image.fromarray(draw_phantom(task, label, 0, seed=99).image))
+    assert analysis.prediction.familiar and len(analysis.cases) == 6
+    assert analysis.explanation.heatmap.shape == (224, 224)
+    assert bundle.metrics["classification"]["accuracy"]["value"] > 1.5 / len(bundle.labels)
+    assert max(found["balanced_accuracy"] for found in bundle.metrics["audit"]["shortcuts"]) < 0.6
+
+
+@pytest.mark.parametrize("task", DRAWERS)
+def test_their_cases_are_what_the_code_draws_today(task):
+    cases = Bundle.load(FOLDER / task).cases
+    for label in TASKS[task].labels:
+        phantom = draw_phantom(task, label, 1, seed=SEED)
+        assert image_id(Image.fromarray(phantom.image)) in cases["id"][:], "run scripts/demo.py bundles"
+
+
+def test_a_rebuild_gives_the_same_bytes_twice_and_the_shipped_numbers(tmp_path):
+    task = "lung-demo"
+    for place in ("first", "second"):
+        build_demo_bundle(task, tmp_path / place / task, progress=False)
+    first, second = (tmp_path / place / task for place in ("first", "second"))
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+    # On another processor sums are rounded in another order, so that there the last digits may differ.
+    made, shipped = Bundle.load(first), Bundle.load(FOLDER / task)
+    assert made.cases["id"][:] == shipped.cases["id"][:]
+    vectors = [np.array(bundle.cases["embedding"][:]) for bundle in (made, shipped)]
+    assert np.allclose(*vectors, atol=1e-3)
+    assert np.allclose(made.head.linear.weight, shipped.head.linear.weight, atol=1e-2)

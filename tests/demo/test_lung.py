@@ -1,0 +1,17 @@
+import numpy as np
+
+from medssl.demo import lung
+
+
+def generators(seed):
+    return np.random.default_rng([1, seed]), np.random.default_rng([2, seed])
+
+
+def test_only_glands_have_air_inside_the_tumour():
+    air = {label: [] for label in ("adenocarcinoma", "squamous_cell_carcinoma")}
+    for label, shares in air.items():
+        for seed in range(8):
+            image, mask = lung.draw(label, *generators(seed))
+            grey = image.mean(-1)
+            shares.append((grey[mask] > 0.95 * np.quantile(grey, 0.98)).mean())
+    assert np.median(air["adenocarcinoma"]) > 3 * np.median(air["squamous_cell_carcinoma"])
