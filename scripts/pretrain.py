@@ -22,7 +22,7 @@ def option(text: str) -> tuple[str, float | int | str]:
 def main() -> int:
     """Parse the arguments and run; a second start of the same command goes on where the first one stopped."""
     from medssl.pretrain.encoder import ARCHITECTURES
-    from medssl.pretrain.export import DTYPES
+    from medssl.pretrain.export import DTYPES, Export
     from medssl.pretrain.recipe import METHODS, Recipe
     from medssl.pretrain.runner import Reports, pretrain
     from medssl.pretrain.views import POLICIES
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--log-every", type=int, default=20, help="steps between rows of run/log.csv")
     parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--export-dtype", choices=DTYPES, default="float32", help="of the saved weights")
+    parser.add_argument("--input-size", type=int, help="side that the saved encoder asks for (default: --size)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args()
@@ -73,11 +74,9 @@ def main() -> int:
     reports = Reports(
         arguments.log_every, arguments.checkpoint_every, arguments.watch_every, progress=not arguments.quiet
     )
-    watch = _cli.named_folders(arguments.watch)
+    watch, export = _cli.named_folders(arguments.watch), Export(arguments.export_dtype, arguments.input_size)
     try:
-        out = pretrain(
-            recipe, _cli.named_folders(arguments.data), arguments.out, watch, reports, arguments.export_dtype
-        )
+        out = pretrain(recipe, _cli.named_folders(arguments.data), arguments.out, watch, reports, export)
     except KeyboardInterrupt:
         print("Stopped and saved. The same command goes on from here.")
         raise

@@ -135,6 +135,12 @@ class Dino(Objective):
     def kept(self) -> Encoder:
         return self.teacher["encoder"]
 
+    def train(self, mode: bool = True) -> Dino:
+        """As of any module, but that the teacher is never stochastic."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
     def assign(self, logits: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:
         """The teacher's probabilities `[N, K]`, kept from collapse by Sinkhorn-Knopp or by centring."""
         if self.options["centring"] == "sinkhorn":

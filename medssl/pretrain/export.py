@@ -6,10 +6,13 @@ import copy
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from medssl.backbones import quiet_loading
+from medssl.errors import PretrainError
 from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from medssl.pretrain.encoder import Encoder
 from medssl.pretrain.recipe import Recipe
@@ -17,18 +20,35 @@ from medssl.pretrain.recipe import Recipe
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def save_encoder(encoder: Encoder, out: Path, recipe: Recipe, facts: dict, dtype: str = "float32") -> None:
+@dataclass(frozen=True)
+class Export:
+    """How the encoder is saved: the weights' `dtype`, and the side in pixels that it asks for (default: large views').
+
+    Images are seen whole later and in crops while training, so that a side above the views' keeps the scale.
+    Raises PretrainError.
+    """
+
+    dtype: str = "float32"
+    input_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise PretrainError(f"Weights cannot be saved as {self.dtype!r}. Allowed: {', '.join(DTYPES)}.")
+
+
+def save_encoder(encoder: Encoder, out: Path, recipe: Recipe, facts: dict, export: Export) -> None:
     """Write config.json, model.safetensors, preprocessor_config.json and pretraining.json; each appears whole."""
-    model = copy.deepcopy(encoder.model).to("cpu", DTYPES[dtype]).eval()
+    model = copy.deepcopy(encoder.model).to("cpu", DTYPES[export.dtype]).eval()
     if encoder.prefix:
         model.set_attn_implementation("sdpa")
     beside = out / f".{os.getpid()}.tmp"
-    model.save_pretrained(beside)
-    size = {"height": recipe.size, "width": recipe.size}
+    with quiet_loading():
+        model.save_pretrained(beside)
+    side = export.input_size or recipe.size
     processor = {
         "image_processor_type": "BitImageProcessor",
         "do_center_crop": False,
-        "size": size,
+        "size": {"height": side, "width": side},
         "image_mean": list(IMAGENET_MEAN),
         "image_std": list(IMAGENET_STD),
         "resample": 3,

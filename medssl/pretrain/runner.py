@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from medssl.pretrain import distributed
 from medssl.pretrain.corpus import Corpus, open_corpus
 from medssl.pretrain.dino import random_masks
 from medssl.pretrain.encoder import Encoder
-from medssl.pretrain.export import save_encoder
+from medssl.pretrain.export import Export, save_encoder
 from medssl.pretrain.journal import Journal, effective_rank
 from medssl.pretrain.objective import Objective, ViewBatch
 from medssl.pretrain.recipe import METHODS, Recipe
@@ -94,11 +95,11 @@ def make_views(corpus: Corpus, indices: np.ndarray, objective: Objective, recipe
     return ViewBatch(normalise(large), normalise(small), masks.to(device))
 
 
-def check_sizes(recipe: Recipe, encoder: Encoder) -> None:
-    """Raises PretrainError for views that do not fit the patches."""
-    for name in ("size", "small_size"):
-        side = getattr(recipe, name)
-        if encoder.patch and side % encoder.patch:
+def check_sizes(recipe: Recipe, export: Export, encoder: Encoder) -> None:
+    """Raises PretrainError for views, or an input size, that do not fit the patches."""
+    sides = {"size": recipe.size, "small_size": recipe.small_size, "input_size": export.input_size}
+    for name, side in sides.items():
+        if side and encoder.patch and side % encoder.patch:
             raise PretrainError(f"{name} is {side} px; the encoder's patches need a multiple of {encoder.patch}.")
 
 
@@ -125,14 +126,14 @@ def pretrain(
     out: str | Path,
     watch: Mapping[str, str | Path] | None = None,
     reports: Reports | None = None,
-    export_dtype: str = "float32",
+    export: Export | None = None,
 ) -> Path:
     """Pretrain on unlabelled images by data set name; the encoder is saved to `out` (`Backbone.from_pretrained(out)`).
 
     A run that was stopped or killed goes on from its last checkpoint in `out`/run, and gives the same weights as one
     that never stopped. Raises PretrainError, DataError, BackboneError, and KeyboardInterrupt once stopped and saved.
     """
-    reports, out = reports or Reports(), Path(out)
+    reports, export, out = reports or Reports(), export or Export(), Path(out)
     accelerator = Accelerator()
     alone, main = accelerator.num_processes == 1, accelerator.is_main_process
     if accelerator.device.type == "cpu":
@@ -151,7 +152,7 @@ def pretrain(
         )
     steps = max(1, round(recipe.epochs * batches.per_epoch))
     encoder = Encoder.load(recipe.init) if recipe.init else Encoder.create(recipe.architecture, recipe.seed)
-    check_sizes(recipe, encoder)
+    check_sizes(recipe, export, encoder)
     encoder.use_fast_attention()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -163,9 +164,7 @@ def pretrain(
     start, seconds = saved.load(objective, optimizer)
     model, optimizer = accelerator.prepare(objective, optimizer)
     objective = accelerator.unwrap_model(model)
-    journal = Journal(run_folder, start) if main else None
-    watched = Watch(watch, recipe.size, recipe.seed) if watch and main else None
-    usage = math.log(objective.options["prototypes"]) if "prototypes" in objective.options else None
+    chronicle = Chronicle(run_folder, start, reports, objective, watch, recipe) if main else None
     autocast = recipe.bf16 and native_bf16(accelerator.device)
     model.train()
 
@@ -180,10 +179,8 @@ def pretrain(
     began = time.perf_counter() - seconds
     with stop_requests() as asked, bar:
         for step in range(start, steps):
-            progress = step / steps
-            rate = learning_rate(
-                step, steps, max(1, round(recipe.warmup * steps)), recipe.learning_rate, recipe.last_learning_rate
-            )
+            progress, done = step / steps, step + 1
+            rate = learning_rate(step, steps, recipe.warmup, recipe.learning_rate, recipe.last_learning_rate)
             set_schedule(optimizer, rate, cosine(*recipe.weight_decay, progress))
             # Whatever a model draws for itself (stochastic depth) is drawn again by a resumed run.
             torch.manual_seed(recipe.seed + step)
@@ -193,40 +190,62 @@ def pretrain(
                 found = model(views, progress)
             if not torch.isfinite(found["loss"]):
                 raise PretrainError(
-                    f"The loss is {float(found['loss'])} at step {step}. Resume with a lower learning rate in a new "
-                    "folder; the last checkpoint is whole."
+                    f"The loss is {found['loss'].item()} at step {step}. Start again with a lower learning rate in a "
+                    "new folder; the last checkpoint is whole."
                 )
             accelerator.backward(found["loss"])
             norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             objective.after_step(progress)
-            done = step + 1
             bar.update(recipe.batch_size)
-            last = done == steps
-            if main and (done % reports.log_every == 0 or last):
-                elapsed = time.perf_counter() - began
+            last, elapsed = done == steps, time.perf_counter() - began
+            if chronicle and (done % reports.log_every == 0 or last):
                 facts = {"step": done, "images": done * recipe.batch_size, "seconds": elapsed, "learning_rate": rate}
-                facts |= {name: found[name].item() for name in REPORTED if name in found}
-                facts |= {"gradient_norm": float(norm), "effective_rank": effective_rank(found["features"])}
-                if watched and reports.watch_every and (done % reports.watch_every == 0 or last):
-                    facts |= watched.scores(objective.kept, normalise)
-                journal.add(facts)
-                bar.set_postfix_str(f"loss {facts['loss']:.3f}, rank {facts['effective_rank']:.0f}", refresh=False)
-                if warning := journal.collapse(facts, usage):
-                    tqdm.write(f"warning: {warning}")
+                said = chronicle.add({**facts, "gradient_norm": float(norm)}, found, last)
+                bar.set_postfix_str(said, refresh=False)
             stop = len(asked) if alone else int(distributed.reduce_sum(torch.tensor(len(asked)).to(accelerator.device)))
-            if main and (stop or last or done % reports.checkpoint_every == 0):
-                saved.save(objective, optimizer, done, time.perf_counter() - began)
-                journal.plot()
+            if chronicle and (stop or last or done % reports.checkpoint_every == 0):
+                saved.save(objective, optimizer, done, elapsed)
+                chronicle.journal.plot()
             if stop and not last:
                 raise KeyboardInterrupt
     if main:
         hardware = {"name": device_name(accelerator.device), "bf16": autocast, "threads": torch.get_num_threads()}
         facts = {**identity, "hardware": hardware, "seconds": time.perf_counter() - began, "skipped": corpus.skipped}
-        save_encoder(objective.kept, out, recipe, {**facts, **origin(recipe.init)}, export_dtype)
+        save_encoder(objective.kept, out, recipe, {**facts, **origin(recipe.init)}, export)
     accelerator.wait_for_everyone()
     return out
+
+
+class Chronicle:
+    """What the main process writes of a run: the log's rows, the watched kNN scores, and a warning on collapse."""
+
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        reports: Reports,
+        objective: Objective,
+        watch: Mapping[str, str | Path] | None,
+        recipe: Recipe,
+    ) -> None:
+        self.journal = Journal(folder, start)
+        self.reports, self.objective = reports, objective
+        self.watched = Watch(watch, recipe.size, recipe.seed) if watch and reports.watch_every else None
+        prototypes = objective.options.get("prototypes")
+        self.largest_entropy = math.log(prototypes) if prototypes else None
+
+    def add(self, facts: dict[str, float], found: dict[str, torch.Tensor], last: bool) -> str:
+        """Write a row of a step's facts and what its forward found; returns a few words for the progress bar."""
+        facts = {**facts, **{name: found[name].item() for name in REPORTED if name in found}}
+        facts["effective_rank"] = effective_rank(found["features"])
+        if self.watched and (facts["step"] % self.reports.watch_every == 0 or last):
+            facts |= self.watched.scores(self.objective.kept, normalise)
+        self.journal.add(facts)
+        if warning := self.journal.collapse(facts, self.largest_entropy):
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
+        return f"loss {facts['loss']:.3f}, rank {facts['effective_rank']:.0f}"
 
 
 def origin(init: str | None) -> dict:

@@ -15,11 +15,12 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
 
 
-def learning_rate(step: int, steps: int, warmup: int, peak: float, last: float) -> float:
-    """Linear from 0 to `peak` over `warmup` steps, then a cosine to `last` at `steps`."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return cosine(peak, last, (step - warmup) / max(1, steps - warmup))
+def learning_rate(step: int, steps: int, warmup: float, peak: float, last: float) -> float:
+    """Linear from 0 to `peak` over the share `warmup` of the steps, then a cosine to `last` at `steps`."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return cosine(peak, last, (step - rising) / max(1, steps - rising))
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:

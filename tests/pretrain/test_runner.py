@@ -16,6 +16,7 @@ from medssl import Backbone
 from medssl.errors import BackboneError, DataError, PretrainError
 from medssl.pretrain.corpus import open_corpus
 from medssl.pretrain.encoder import ARCHITECTURES, Encoder
+from medssl.pretrain.export import Export
 from medssl.pretrain.recipe import METHODS, Recipe
 from medssl.pretrain.runner import Batches, Reports, normalise, pretrain
 from medssl.pretrain.watch import Watch
@@ -196,6 +197,19 @@ def test_a_folder_of_another_run_is_refused(few_patterns, tmp_path):
 def test_recipes_that_cannot_be_are_refused(changes, said):
     with pytest.raises(PretrainError, match=said):
         recipe(**changes)
+
+
+def test_an_encoder_may_ask_for_larger_images_than_its_views(few_patterns, tmp_path):
+    small = Export(dtype="float16", input_size=60)
+    pretrain(recipe(epochs=1), {"patterns": few_patterns}, tmp_path, reports=QUIET, export=small)
+    backbone = Backbone.from_pretrained(tmp_path)
+    assert backbone.preprocess.size == (60, 60) and backbone.grid == (10, 10)
+    size = sum(parameter.numel() for parameter in backbone.model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < 2.2 * size + 10_000
+    with pytest.raises(PretrainError, match="input_size is 61"):
+        pretrain(recipe(), {"patterns": few_patterns}, tmp_path / "bad", reports=QUIET, export=Export(input_size=61))
+    with pytest.raises(PretrainError, match="'int8'"):
+        Export(dtype="int8")
 
 
 @pytest.mark.parametrize(

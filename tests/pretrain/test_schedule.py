@@ -12,7 +12,7 @@ from medssl.pretrain.schedule import cosine, learning_rate, parameter_groups
 
 
 def test_learning_rate_warms_up_peaks_and_anneals():
-    rates = [learning_rate(step, 100, 10, 1e-3, 1e-6) for step in range(101)]
+    rates = [learning_rate(step, 100, 0.1, 1e-3, 1e-6) for step in range(101)]
     assert rates[0] == pytest.approx(1e-4) and max(rates) == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-6)
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
 
