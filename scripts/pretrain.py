@@ -1,4 +1,4 @@
-"""Pretrain an encoder on unlabelled images, or adapt one; `accelerate launch` runs it on several processes."""
+"""Pretrain or adapt an encoder on unlabelled images; `accelerate launch` or `torchrun` for several processes."""
 
 from __future__ import annotations
 

@@ -73,6 +73,8 @@ class Journal:
             ("watched kNN accuracy", sorted({key for row in self.rows for key in row if key.startswith("knn_")})),
         ]
         kinds = [(title, keys) for title, keys in kinds if any(row.get(key) for row in self.rows for key in keys)]
+        if not kinds:
+            return
         figure, axes = pyplot.subplots(1, len(kinds), figsize=(4 * len(kinds), 3), squeeze=False)
         for axis, (title, keys) in zip(axes[0], kinds, strict=True):
             for key in keys:

@@ -42,6 +42,9 @@ class Objective(nn.Module):
     def __init__(self, encoder: Encoder, options: dict) -> None:
         super().__init__()
         self.options = {**self.defaults, **options}
+        if encoder.can_mask and not self.plan.masked:
+            # Several processes wait for the gradient of every weight that asks for one.
+            encoder.model.embeddings.mask_token.requires_grad_(False)
 
     @property
     def kept(self) -> Encoder:

@@ -134,7 +134,7 @@ def pretrain(
     that never stopped. Raises PretrainError, DataError, BackboneError, and KeyboardInterrupt once stopped and saved.
     """
     reports, export, out = reports or Reports(), export or Export(), Path(out)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     alone, main = accelerator.num_processes == 1, accelerator.is_main_process
     if accelerator.device.type == "cpu":
         reuse_freed_memory()

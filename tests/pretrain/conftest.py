@@ -41,5 +41,11 @@ def patterns(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def more_patterns(tmp_path_factory):
+    """Other pictures of the same patterns, to measure on."""
+    return write_patterns(tmp_path_factory.mktemp("more") / "patterns", 150, seed=1)
+
+
+@pytest.fixture(scope="session")
 def few_patterns(tmp_path_factory):
     return write_patterns(tmp_path_factory.mktemp("few") / "patterns", 8)
