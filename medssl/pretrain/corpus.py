@@ -27,7 +27,8 @@ CHUNK = 256
 class Corpus:
     """uint8 `images [N, 3, S, S]` (a memory map), the policy of each int64 `policy_index [N]`, and where they are from.
 
-    `counts` gives the number of images by data set, `skipped` the files that could not be read.
+    `counts` gives the number of images by data set, `skipped` the files that could not be read;
+    `fingerprint` changes when any file does.
     """
 
     images: np.ndarray
@@ -35,6 +36,7 @@ class Corpus:
     policies: list[str]
     counts: dict[str, int]
     skipped: list[str]
+    fingerprint: str
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,7 +84,7 @@ def open_corpus(
         beside.replace(facts_file)
     images = np.load(images_file, mmap_mode="r", allow_pickle=False)
     index = np.repeat(np.arange(len(parts)), list(facts["counts"].values()))
-    return Corpus(images, index, policies, facts["counts"], facts["skipped"])
+    return Corpus(images, index, policies, facts["counts"], facts["skipped"], key[:16])
 
 
 def records_of(source: str | Path) -> list[dict]:

@@ -158,7 +158,8 @@ def pretrain(
         torch.manual_seed(recipe.seed)
         objective = METHODS[recipe.method](encoder, recipe.options)
     objective.to(accelerator.device)
-    identity = {**recipe.to_dict(), "images": corpus.counts, "processes": accelerator.num_processes, "steps": steps}
+    shape = {"images": corpus.counts, "processes": accelerator.num_processes, "steps": steps}
+    identity = {**recipe.to_dict(), **shape, "files": corpus.fingerprint}
     optimizer = torch.optim.AdamW(parameter_groups(objective), lr=recipe.learning_rate)
     saved = Checkpoint(run_folder / "checkpoint.pt", identity)
     start, seconds = saved.load(objective, optimizer)

@@ -1,10 +1,7 @@
 import numpy as np
 
 from medssl.demo import brain
-
-
-def generators(seed):
-    return np.random.default_rng([1, seed]), np.random.default_rng([2, seed])
+from tests.demo import generators
 
 
 def test_a_glioma_is_dark_in_its_core_and_the_other_tumours_are_not():

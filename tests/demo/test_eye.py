@@ -1,10 +1,7 @@
 import numpy as np
 
 from medssl.demo import eye
-
-
-def generators(seed):
-    return np.random.default_rng([1, seed]), np.random.default_rng([2, seed])
+from tests.demo import generators
 
 
 def test_nothing_fine_is_seen_through_a_cataract():

@@ -1,10 +1,7 @@
 import numpy as np
 
 from medssl.demo import leukaemia
-
-
-def generators(seed):
-    return np.random.default_rng([1, seed]), np.random.default_rng([2, seed])
+from tests.demo import generators
 
 
 def test_masks_lie_on_the_dark_cells_and_strangers_are_left_out():

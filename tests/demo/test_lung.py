@@ -1,10 +1,7 @@
 import numpy as np
 
 from medssl.demo import lung
-
-
-def generators(seed):
-    return np.random.default_rng([1, seed]), np.random.default_rng([2, seed])
+from tests.demo import generators
 
 
 def test_only_glands_have_air_inside_the_tumour():
