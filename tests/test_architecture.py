@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = [
     {"errors"},
-    {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap", "memory"},
+    {"images", "dicom", "preprocess", "tasks", "registry", "bootstrap", "memory", "files"},
     {"attention", "backbones", "data", "audit", "shortcuts"},
     {"embeddings", "heads", "store", "library", "explain"},
     {"training", "evaluation", "bundle", "measure", "card", "build", "probes", "study", "pretrain", "demo"},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from medssl.errors import PretrainError
+from medssl.files import written_whole
 from medssl.tasks import NOT_FOR_DIAGNOSIS, TASKS
 
 SAID = ("method", "architecture", "init", "epochs", "steps", "batch_size", "size", "small_size", "stored_size")
@@ -78,6 +78,6 @@ images they were learnt from are as named below.
 It has seen a few thousand small images of four kinds. It is there so that the demo works without any download and as a
 start for runs of your own; a large backbone such as DINOv2 is the better choice wherever one can be had.
 """
-    beside = folder / f".README.{os.getpid()}.tmp"
-    beside.write_text(card, "utf-8")
-    return beside.replace(folder / "README.md")
+    with written_whole(folder / "README.md") as beside:
+        beside.write_text(card, "utf-8")
+    return folder / "README.md"

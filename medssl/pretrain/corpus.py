@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from medssl.data import IGNORED_SUFFIXES, SPLIT_NAMES, load_data, read_record
 from medssl.embeddings import record_key
 from medssl.errors import DataError, ImageError
+from medssl.files import written_whole
 from medssl.pretrain.views import POLICIES, policy_table
 
 CHUNK = 256
@@ -79,9 +80,8 @@ def open_corpus(
     facts = json.loads(facts_file.read_text("utf-8")) if facts_file.exists() else {}
     if facts.get("key") != key:
         facts = {"key": key, **decode(parts, images_file, side, progress)}
-        beside = facts_file.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps(facts, indent=1), "utf-8")
-        beside.replace(facts_file)
+        with written_whole(facts_file) as beside:
+            beside.write_text(json.dumps(facts, indent=1), "utf-8")
     images = np.load(images_file, mmap_mode="r", allow_pickle=False)
     index = np.repeat(np.arange(len(parts)), list(facts["counts"].values()))
     return Corpus(images, index, policies, facts["counts"], facts["skipped"], key[:16])
@@ -143,9 +143,7 @@ def decode(parts: Mapping[str, list[dict]], file: Path, side: int, progress: boo
         raw.unlink()
         raise DataError(f"None of the {len(records)} files of {', '.join(parts)} can be read as an image.")
     pixels = np.memmap(raw, np.uint8, "r", shape=(kept, 3, side, side))
-    beside = file.with_suffix(f".{os.getpid()}.tmp")
-    with beside.open("wb") as stream:
+    with written_whole(file) as beside, beside.open("wb") as stream:
         np.save(stream, pixels)
-    beside.replace(file)
     raw.unlink()
     return {"counts": counts, "skipped": skipped, "side": side}

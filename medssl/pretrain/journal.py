@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import torch
+
+from medssl.files import written_whole
 
 # Below these a run has all but stopped telling images apart.
 LEAST_RANK = 3.0
@@ -37,12 +38,10 @@ class Journal:
         """Append a row and write the file anew, beside the old one."""
         self.rows.append({key: f"{value:.6g}" for key, value in facts.items()})
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        beside = self.file.with_suffix(f".{os.getpid()}.tmp")
-        with beside.open("w", newline="", encoding="utf-8") as stream:
+        with written_whole(self.file) as beside, beside.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        beside.replace(self.file)
 
     def collapse(self, facts: dict[str, float], usage_limit: float | None) -> str | None:
         """A sentence, once a run, when the features have collapsed; `usage_limit` is the largest usage entropy."""
@@ -85,7 +84,6 @@ class Journal:
             axis.set_title(title)
             axis.legend(fontsize=7)
         figure.tight_layout()
-        beside = self.plot_file.with_suffix(f".{os.getpid()}.tmp")
-        figure.savefig(beside, format="png", dpi=100)
+        with written_whole(self.plot_file) as beside:
+            figure.savefig(beside, format="png", dpi=100)
         pyplot.close(figure)
-        beside.replace(self.plot_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import signal
 import sys
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 
 from medssl.backbones import native_bf16
 from medssl.errors import PretrainError
+from medssl.files import written_whole
 from medssl.memory import reuse_freed_memory
 from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from medssl.pretrain import distributed
@@ -304,6 +304,5 @@ class Checkpoint:
             "seconds": seconds,
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.file.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, beside)
-        beside.replace(self.file)
+        with written_whole(self.file) as beside:
+            torch.save(state, beside)
