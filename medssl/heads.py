@@ -15,7 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from medssl.backbones import Backbone, check_pooling, first_line
+from medssl.backbones import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
 from medssl.preprocess import Preprocess
 
@@ -210,6 +210,10 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
     def probabilities(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Calibrated class probabilities `[B, C]`."""
         return self.forward(embeddings).softmax(dim=-1)
+
+    def classify(self, encoding: Encoding) -> torch.Tensor:
+        """Calibrated class probabilities `[B, C]` of an encoding, on the CPU; gradients flow."""
+        return self.probabilities(encoding.pool(self.pooling).cpu())
 
     def prediction_sets(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Conformal prediction sets as bool `[B, C]`; the most probable class is always a member."""

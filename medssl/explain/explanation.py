@@ -15,10 +15,12 @@ COLOUR_STOPS = np.array([[20, 20, 90], [0, 130, 160], [250, 220, 60], [200, 20, 
 class Explanation:
     """`heatmap [H, W]` float32 in 0..1 in the image's own height and width, and how it came about.
 
-    `saliency [h, w]` is the unnormalised map in the model's frame. `evidence` is False where no mask moved the
-    probability of `target`; the heatmap is all zero then.
+    `method` names the explainer, `target` the class (or case) explained and `probability` its probability (or cosine).
+    `saliency [h, w]` is the unnormalised map in the model's frame. `evidence` is False where nothing the explainer did
+    moved that number; the heatmap is all zero then.
     """
 
+    method: str
     heatmap: np.ndarray
     saliency: np.ndarray
     target: str

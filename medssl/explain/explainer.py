@@ -1,0 +1,112 @@
+"""What explainers share: one signature, one score to explain, one way from a map to an Explanation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medssl.backbones import Backbone, Encoding
+from medssl.explain.explanation import Explanation, to_unit_range
+from medssl.explain.score import Score, class_index, class_score
+from medssl.heads import ClassificationHead
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class View:
+    """One image as an explainer meets it: normalised `pixels [1, 3, h, w]`, their encoding, and the score to explain.
+
+    `value` is the score of the whole image; whoever reports `progress` (0 to 1) lets its exceptions pass: they stop it.
+    """
+
+    pixels: torch.Tensor
+    encoding: Encoding
+    score: Score
+    value: float
+    seed: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """A map `values [h, w]` float32 in the model's frame, any scale, higher is more important, and what it cost.
+
+    `evidence` is False where nothing the explainer did moved the score.
+    """
+
+    values: np.ndarray
+    masks: int
+    forward_passes: int
+    evidence: bool
+
+
+class Explainer:
+    """One way to a heatmap: `explain(image)`. A subclass gives `method`, `title`, `paper` and `saliency(view)`.
+
+    Raises BundleError when head and backbone do not belong together.
+    """
+
+    method = ""
+    title = ""
+    paper = ""
+
+    def __init__(self, backbone: Backbone, head: ClassificationHead) -> None:
+        head.check_backbone(backbone)
+        self.backbone, self.head = backbone, head
+
+    def saliency(self, view: View) -> Saliency:
+        """The map of one image; forwards and backwards that it took beyond the encoding it was handed are counted."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def scores(self, score: Score, pixels: torch.Tensor) -> torch.Tensor:
+        """The score `[B]` of normalised pixels `[B, 3, h, w]`, in float32, on the CPU, batch by batch."""
+        batch = self.backbone.batch_size(self.head.preprocess)
+        return torch.cat([score.values(self.backbone.forward(part)).cpu() for part in pixels.split(batch)])
+
+    def explain(
+        self,
+        image: Image.Image,
+        target: str | int | Score | None = None,
+        seed: int = 0,
+        encoding: Encoding | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain a class (default: the predicted one), or any other Score, of an RGB image.
+
+        `encoding` may hand in what `backbone.encode([image])` gave, to save that forward. Seeded: two calls give the
+        same bits. `progress(fraction)` may raise to stop. Raises BundleError for an unknown class.
+        """
+        started = time.perf_counter()
+        pixels = self.backbone.pixels([image], self.head.preprocess)
+        passes = 0
+        if encoding is None or encoding.maps is None:
+            with torch.no_grad():
+                encoding = self.backbone.forward(pixels, maps=True)
+            passes = 1
+        if isinstance(target, Score):
+            score = target
+        else:
+            score = class_score(self.head, class_index(self.head, target, self.head.classify(encoding)[0]))
+        value = float(score.values(encoding)[0])
+        found = self.saliency(View(pixels, encoding, score, value, seed, progress or (lambda _fraction: None)))
+        mapped = self.head.preprocess.to_image_frame(found.values, *image.size)
+        heatmap = to_unit_range(mapped) if found.evidence else np.zeros(mapped.shape, np.float32)
+        return Explanation(
+            method=self.method,
+            heatmap=heatmap,
+            saliency=found.values,
+            target=score.name,
+            probability=value,
+            masks=found.masks,
+            forward_passes=passes + found.forward_passes,
+            seconds=time.perf_counter() - started,
+            seed=seed,
+            evidence=found.evidence and bool(heatmap.any()),
+        )
