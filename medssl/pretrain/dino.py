@@ -20,14 +20,14 @@ MASKED_SHARE = 0.5  # of the global views
 MASK_RATIO = (0.1, 0.5)  # of a masked view's patches
 KOLEO_EPSILON = 1e-8
 DEFAULTS = {
-    "prototypes": 2048,
+    "prototypes": 512,
     "head_hidden": 1024,
-    "bottleneck": 256,
+    "bottleneck": 128,
     "centring": "sinkhorn",
     "student_temperature": 0.1,
-    "teacher_temperature": 0.06,
-    "teacher_temperature_start": 0.06,
-    "teacher_warmup": 0.1,
+    "teacher_temperature": 0.05,
+    "teacher_temperature_start": 0.04,
+    "teacher_warmup": 0.3,
     "momentum": 0.99,
     "ibot_weight": 1.0,
     "koleo_weight": 0.1,
@@ -45,7 +45,8 @@ class PrototypeHead(nn.Module):
         for layer in self.layers:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
+        # Only directions count; short vectors let Adam, whose steps have one length, turn them in hundreds of steps.
+        self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck) * 0.02)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         first, second, last = self.layers
