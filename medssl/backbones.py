@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -17,21 +16,19 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModel
-from transformers.image_processing_base import ImageProcessingMixin
-from transformers.utils import logging
 
 from medssl import attention
+from medssl.checkpoints import default_preprocess, first_line, folder_revision, quiet_loading
 from medssl.errors import BackboneError
 from medssl.memory import reuse_freed_memory
-from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from medssl.registry import BACKBONES, BackboneSpec
+from medssl.preprocess import Preprocess
+from medssl.registry import BACKBONES
 
 POOLINGS = ("cls", "mean", "cls+mean")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
 UNUSED_WEIGHTS = ("pooler.", "mask_token")
 MAX_PREFIX_TOKENS = 32
-RESAMPLE_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # From 4 images of 257 tokens on throughput is flat on the CPUs measured, and memory is not.
 TOKENS_PER_CPU_BATCH = 8 * 257
 TOKENS_PER_GPU_BATCH = 128 * 257
@@ -43,12 +40,13 @@ class Encoding:
 
     `cls [B, D]` (None for a model without such a token), `patches [B, h, w, D]` (CLS, distillation and register tokens
     excluded), and `maps [B, h, w, C]`: the last block's first layer norm, or the final feature map (what ViT-CX masks
-    are made of; None unless asked for).
+    are made of; None unless asked for). `layers` holds the patches of the blocks a `Backbone.reading` was asked for.
     """
 
     cls: torch.Tensor | None
     patches: torch.Tensor
     maps: torch.Tensor | None = None
+    layers: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def pool(self, pooling: str) -> torch.Tensor:
         """The embeddings `[B, D]` (`[B, 2D]` for "cls+mean"). Raises BackboneError for a pooling that cannot be."""
@@ -76,8 +74,8 @@ def native_bf16(device: torch.device) -> bool:
 class Backbone:
     """A frozen encoder. Make one with `Backbone.from_pretrained`.
 
-    `encode` and `forward` are always float32: ViT-CX compares probabilities that differ by less than bf16 resolves.
-    `precision` is that of `embed`, the bulk path; "auto" is bf16 where the device has it natively, else fp32.
+    `encode` is always float32. `precision` is that of the bulk paths, `embed` and `forward(bulk=True)`; "auto" is bf16
+    where the device has it natively, else fp32.
     """
 
     def __init__(
@@ -93,6 +91,7 @@ class Backbone:
             raise BackboneError(f"Unknown precision {precision!r}. Allowed: auto, {', '.join(PRECISIONS)}.")
         self.precision = precision
         self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+        self.layers: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._parameters = inspect.signature(model.forward).parameters
         self._probe()
@@ -173,6 +172,25 @@ class Backbone:
         height, width = self.preprocess.size
         return (height // self.stride, width // self.stride) if self.stride else None
 
+    def reading(self, *layers: int | None) -> Backbone:
+        """This backbone, with the patches of these blocks (1 is the first) in every Encoding; None asks for nothing.
+
+        Weights are shared. Raises BackboneError for a block that there is not.
+        """
+        wanted = tuple(sorted({layer for layer in layers if layer is not None}))
+        if wanted == self.layers:
+            return self
+        depth = len(blocks(self.model)) if wanted and self.has_cls else 0
+        if wanted and not 1 <= wanted[0] <= wanted[-1] <= depth:
+            raise BackboneError(
+                f"Backbone {self.id!r} has no block {', '.join(map(str, wanted))} to read patches of. Allowed: "
+                + (f"1 to {depth}, or None for the final patches." if depth else "None, the final patches.")
+            )
+        _ = self._bulk_model  # made before the copy, so that both share it
+        view = copy.copy(self)
+        view.layers = wanted
+        return view
+
     def embedding_dim(self, pooling: str) -> int:
         """The width of a pooled embedding."""
         check_pooling(pooling, self.has_cls)
@@ -191,7 +209,9 @@ class Backbone:
         """The model in the bulk precision; a copy, so that the float32 one stays as it was loaded."""
         if self.precision == "fp32":
             return self.model
-        model = copy.deepcopy(self.model).to(PRECISIONS[self.precision])
+        # Also when the first to ask encodes in inference mode: whoever wants gradients later uses the same weights.
+        with torch.inference_mode(False):
+            model = copy.deepcopy(self.model).to(PRECISIONS[self.precision])
         if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(attention.NAME)
         return model
@@ -212,25 +232,29 @@ class Backbone:
             extra["noise"] = torch.arange(tokens, device=self.device).expand(len(pixels), -1)
         return model(pixel_values=pixels.to(self.device, model.dtype), **extra).last_hidden_state
 
-    def forward(self, pixels: torch.Tensor, maps: bool = False) -> Encoding:
+    def forward(self, pixels: torch.Tensor, maps: bool = False, bulk: bool = False) -> Encoding:
         """Encode normalised pixels `[B, 3, H, W]` in one forward; gradients flow unless the caller turns them off.
 
-        Raises BackboneError when height or width is no multiple of the patch size.
+        `bulk` computes in the bulk precision (without `maps`). Raises BackboneError when height or width is no
+        multiple of the patch size.
         """
         height, width = pixels.shape[-2:]
         if self.stride and (height % self.stride or width % self.stride):
             raise BackboneError(
                 f"Pixels of {height}x{width} do not fit patches of {self.stride}; use multiples of {self.stride}."
             )
-        if maps and self.map_layer is not None:
-            with self._lock, captured(self.map_layer) as kept:
-                hidden = self._hidden(pixels)
-            raw_maps = self._grid(kept[-1], height, width)
-        else:
-            hidden = self._hidden(pixels)
-            raw_maps = None
+        model = self._bulk_model if bulk and not maps else self.model
+        kept: dict[int, list[torch.Tensor]] = {}
+        with ExitStack() as stack:
+            if maps and self.map_layer is not None:
+                kept[0] = stack.enter_context(captured(self.map_layer))
+            for layer in self.layers:
+                kept[layer] = stack.enter_context(captured(blocks(model)[layer - 1]))
+            hidden = self._hidden(pixels, model).float()
+        grids = {layer: self._grid(outputs[-1].float(), height, width) for layer, outputs in kept.items()}
         encoding = self._split(hidden, height, width)
-        return replace(encoding, maps=encoding.patches if raw_maps is None else raw_maps) if maps else encoding
+        maps_found = grids.pop(0, encoding.patches) if maps else None
+        return replace(encoding, maps=maps_found, layers=grids)
 
     def _split(self, hidden: torch.Tensor, height: int, width: int) -> Encoding:
         """The last hidden state as CLS token and patch grid."""
@@ -292,24 +316,16 @@ class Backbone:
 
 
 @contextmanager
-def quiet_loading():  # noqa: ANN201
-    """Silence transformers' load report while inside: what it warns of is checked, and refused, right after."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-
-
-@contextmanager
 def captured(layer: torch.nn.Module):  # noqa: ANN201
-    """Collect the outputs of a layer while inside; the hook is gone afterwards, also after an error."""
+    """Collect a layer's outputs in this thread while inside; the hook is gone afterwards, also after an error."""
     kept: list[torch.Tensor] = []
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    owner = threading.get_ident()
+
+    def keep(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
+        if threading.get_ident() == owner:
+            kept.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(keep)
     try:
         yield kept
     finally:
@@ -318,68 +334,37 @@ def captured(layer: torch.nn.Module):  # noqa: ANN201
 
 @contextmanager
 def first_token_only(layer: torch.nn.Module | None):  # noqa: ANN201
-    """Cut a layer's output `[B, N, D]` to its first token while inside; nothing is done for None."""
+    """Cut a layer's output `[B, N, D]` to its first token in this thread while inside; nothing is done for None."""
     if layer is None:
         yield
         return
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: output[:, :1])
+    owner = threading.get_ident()
+    handle = layer.register_forward_hook(
+        lambda _module, _inputs, output: output[:, :1] if threading.get_ident() == owner else None
+    )
     try:
         yield
     finally:
         handle.remove()
 
 
-def block_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layer norms inside the last transformer block, in order. Raises BackboneError when there is none."""
-    depth = model.config.num_hidden_layers
+def layer_norms(block: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layer norms inside a block, in order."""
+    return [m for m in block.modules() if isinstance(m, torch.nn.LayerNorm) or type(m).__name__.endswith("RMSNorm")]
+
+
+def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The transformer blocks, in order. Raises BackboneError when there are none with a layer norm."""
+    depth = getattr(model.config, "num_hidden_layers", None)
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
-            children = module[-1].modules()
-            found = [m for m in children if isinstance(m, torch.nn.LayerNorm) or type(m).__name__.endswith("RMSNorm")]
-            if found:
-                return found
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth and layer_norms(module[-1]):
+            return module
     raise BackboneError(f"No layer norm found in the last of {depth} blocks of {type(model).__name__}.")
 
 
-def default_preprocess(
-    source: str, revision: str | None, model: torch.nn.Module, spec: BackboneSpec | None
-) -> Preprocess:
-    """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
-    try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision or "main")
-    except OSError:
-        found = {}
-    side = found.get("crop_size") if found.get("do_center_crop", True) else None
-    side = side or found.get("size") or (spec and spec.input_size)
-    side = side or getattr(model.config, "image_size", None) or 224
-    if isinstance(side, dict):
-        side = (side["height"], side["width"]) if "height" in side else next(iter(side.values()))
-    size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
-    return Preprocess(
-        size=size,
-        mean=tuple(found.get("image_mean") or (spec.mean if spec else IMAGENET_MEAN)),
-        std=tuple(found.get("image_std") or (spec.std if spec else IMAGENET_STD)),
-        interpolation=RESAMPLE_NAMES.get(found.get("resample"), "bicubic"),
-    )
-
-
-def folder_revision(folder: Path) -> str:
-    """A folder's revision: a hash over its config and weights, so that a changed checkpoint is noticed."""
-    digest = hashlib.sha256()
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name == "config.json"
-    )
-    for path in files:
-        digest.update(path.name.encode())
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return "sha256:" + digest.hexdigest()[:40]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, ending with a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+def block_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layer norms inside the last transformer block, in order. Raises BackboneError when there is none."""
+    return layer_norms(blocks(model)[-1])
 
 
 _loading = threading.Lock()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
@@ -19,11 +20,15 @@ from medssl.bundle import CASE_COLUMNS, Bundle
 from medssl.card import write_card
 from medssl.data import load_data, read_record, split_data
 from medssl.embeddings import embed
-from medssl.errors import DataError
+from medssl.errors import BundleError, DataError
+from medssl.heads import LINEAR, Head
 from medssl.images import image_id
-from medssl.measure import measure, part_of
+from medssl.measure import image_probabilities, measure, part_of
+from medssl.patch_head import KINDS
+from medssl.patch_training import default_layers, fit_patch_head
+from medssl.patches import patch_tokens
 from medssl.preprocess import Preprocess
-from medssl.tasks import get_task
+from medssl.tasks import Task, get_task
 from medssl.training import fit_head
 
 THUMBNAIL_SIDE = 224
@@ -64,6 +69,31 @@ def as_cases(dataset: Dataset, progress: bool = True, side: int = THUMBNAIL_SIDE
     return cases.select_columns(list(CASE_COLUMNS))
 
 
+def fit_kind(
+    kind: str,
+    dataset: Dataset,
+    task: Task,
+    backbone: Backbone,
+    pooling: str,
+    preprocess: Preprocess,
+    fitted_on: dict,
+    cache_dir: str | Path | None,
+    seed: int,
+    progress: bool,
+) -> Head:
+    """A head of a kind, fitted on the train and val split of an embedded data set."""
+    parts = part_of(dataset, "train"), part_of(dataset, "val")
+    if kind == LINEAR:
+        return fit_head(*parts, task, backbone, pooling, preprocess, fitted_on)
+    splits = np.asarray(dataset["split"][:])
+    train, validation = (np.flatnonzero(splits == name) for name in ("train", "val"))
+    layers = default_layers(backbone)
+    used = dataset.select([*train.tolist(), *validation.tolist()])
+    tokens = patch_tokens(used, backbone, preprocess, layers, cache_dir, progress)
+    rows = range(len(train)), range(len(train), len(used))
+    return fit_patch_head(*parts, tokens, rows, task, backbone, pooling, preprocess, fitted_on, seed, progress)
+
+
 def build_bundle(
     data: str | Path,
     task: str,
@@ -78,13 +108,18 @@ def build_bundle(
     seed: int = 0,
     thumbnail_side: int = THUMBNAIL_SIDE,
     progress: bool = True,
+    head: str = LINEAR,
 ) -> Bundle:
     """Load, audit, split, embed, fit, measure on the test split, and save to `out` (when given).
+
+    `head` is "linear" (one layer over the pooled embedding) or "patch" (the strongest patches decide; see PatchHead).
 
     `thumbnail_side` is the longer side of a case's picture in pixels. `others` are data of other tasks (name ->
     folder), embedded only to see how many are flagged unfamiliar. Files that cannot be read are left out and named in
     the audit. Raises DataError, BackboneError, BundleError.
     """
+    if head not in KINDS:
+        raise BundleError(f"There is no head of kind {head!r}. Allowed: {', '.join(KINDS)}.")
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), revision)
     preprocess, pooling = preprocess or backbone.preprocess, pooling or backbone.default_pooling
@@ -102,24 +137,19 @@ def build_bundle(
         dataset = dataset.select(keep)
     dataset = embed(dataset, backbone, preprocess, pooling, cache_dir, progress)
     source = str(data) if not Path(data).is_dir() else Path(data).resolve().name
-    head = fit_head(
-        part_of(dataset, "train"),
-        part_of(dataset, "val"),
-        found_task,
-        backbone,
-        pooling,
-        preprocess,
-        fitted_on={"data": source, "seed": seed},
-    )
+    facts = {"data": source, "seed": seed}
+    fitted = fit_kind(head, dataset, found_task, backbone, pooling, preprocess, facts, cache_dir, seed, progress)
     name = Path(out).name if out else found_task.name
-    bundle = Bundle(head, as_cases(dataset, progress, thumbnail_side), backbone, name=name)
+    bundle = Bundle(fitted, as_cases(dataset, progress, thumbnail_side), backbone, name=name)
     parts = {}
     for other, folder in (others or {}).items():
         parts[other] = part_of(embed(load_data(folder), backbone, preprocess, pooling, cache_dir, progress))
+    test = dataset.select(np.flatnonzero(np.asarray(dataset["split"][:]) == "test"))
+    probabilities = image_probabilities(test, fitted, backbone, progress)
     bundle.metrics = {
         "data": source,
         "split": "test",
-        **measure(bundle, part_of(dataset, "test"), parts, seed=seed),
+        **measure(bundle, part_of(test), parts, seed=seed, probabilities=probabilities),
         "audit": audit.to_dict(),
     }
     bundle.card = write_card(bundle, audit.table())

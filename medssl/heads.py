@@ -1,4 +1,4 @@
-"""The small classifier over an embedding, with its labels, temperature and thresholds."""
+"""The small classifier over a frozen encoding, with its labels, temperature and thresholds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from medssl.preprocess import Preprocess
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
+LINEAR = "linear"  # the kind of a head whose config names none
+HeadT = TypeVar("HeadT", bound="Head")
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,16 @@ class Prediction:
     familiar: bool | None = None
 
 
-class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
-    """One linear layer over an embedding `[B, D]`, and everything needed to use it rightly, in plain JSON.
+class Head(torch.nn.Module, PyTorchModelHubMixin):
+    """What every kind of head shares: its settings in plain JSON, strict loading, and predictions of an encoding.
 
-    `backbone` is {"id", "revision", "dimension"}; `thresholds` may hold "conformal_probability" (a class enters the
-    prediction set from this probability on) and "familiarity". Raises BundleError for a config that does not fit.
+    `embedding_dim` and `pooling` are of the embedding that the library searches. A subclass gives `kind` and `classify`
+    and names all settings in its own `__init__`, where the mixin reads them. `layer` is the block whose patches it
+    needs beside the backbone's final tokens, None for none.
     """
+
+    kind = ""
+    layer: int | None = None
 
     def __init__(
         self,
@@ -85,38 +91,9 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
         self.backbone, self.pooling = dict(backbone), pooling
         self.temperature, self.thresholds = float(temperature), dict(thresholds or {})
         self.fitted_on, self.task, self.versions = dict(fitted_on or {}), dict(task or {}), dict(versions or {})
-        self.linear = torch.nn.Linear(self.embedding_dim, len(self.labels))
-        self.requires_grad_(False)
 
     @classmethod
-    def from_linear(
-        cls,
-        weight: torch.Tensor | np.ndarray,
-        bias: torch.Tensor | np.ndarray,
-        labels: Sequence[str],
-        backbone: Backbone,
-        pooling: str = "cls",
-        **settings: Any,  # noqa: ANN401
-    ) -> ClassificationHead:
-        """A head from your own probe: `weight [C, D]`, `bias [C]`. Raises BundleError when the shapes do not fit."""
-        weight, bias = torch.as_tensor(weight).float(), torch.as_tensor(bias).float()
-        check_pooling(pooling, backbone.has_cls)
-        expected = (len(labels), backbone.embedding_dim(pooling))
-        if tuple(weight.shape) != expected or tuple(bias.shape) != expected[:1]:
-            raise BundleError(
-                f"weight is {list(weight.shape)} and bias {list(bias.shape)}; {len(labels)} labels on this backbone "
-                f"with pooling {pooling!r} need {list(expected)} and {list(expected[:1])}."
-            )
-        settings.setdefault("preprocess", backbone.preprocess.to_dict())
-        head = cls(
-            labels=list(labels), embedding_dim=expected[1], backbone=backbone.describe(), pooling=pooling, **settings
-        )
-        head.linear.weight.copy_(weight)
-        head.linear.bias.copy_(bias)
-        return head
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> ClassificationHead:  # noqa: ANN401
+    def from_pretrained(cls: type[HeadT], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> HeadT:  # noqa: ANN401
         """Load a head from a folder or a Hub repo (`revision=`, `token=`, ...), strictly and from safetensors only.
 
         Raises BundleError when the config or a tensor is missing, unknown, of the wrong shape, or of a newer schema.
@@ -134,7 +111,7 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def _from_pretrained(
-        cls,
+        cls: type[HeadT],
         *,
         model_id: str,
         revision: str | None,
@@ -142,11 +119,18 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
+        config: dict | None = None,
         map_location: str = "cpu",
         strict: bool = True,
         **settings: Any,  # noqa: ANN401
-    ) -> ClassificationHead:
+    ) -> HeadT:
         """The mixin's loader, made strict: `strict=False` and pickled weights do not exist here."""
+        found_kind = (config or {}).get("kind", LINEAR)
+        if found_kind != cls.kind:
+            raise BundleError(
+                f"{model_id} holds a head of kind {found_kind!r}; {cls.__name__} reads {cls.kind!r}. "
+                "medssl.patch_head.load_head opens every kind."
+            )
         if Path(model_id).is_dir():
             path = Path(model_id) / WEIGHTS_FILE
         else:
@@ -203,6 +187,101 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
                 f"backbone gives {backbone.embedding_dim(self.pooling)}."
             )
 
+    def classify(self, encoding: Encoding) -> torch.Tensor:
+        """Calibrated class probabilities `[B, C]` of an encoding, on the CPU; gradients flow."""
+        raise NotImplementedError
+
+    def prediction_sets(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Conformal prediction sets as bool `[B, C]`; the most probable class is always a member."""
+        threshold = self.thresholds.get("conformal_probability", 1.0)
+        best = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), len(self.labels)).bool()
+        return (probabilities >= threshold) | best
+
+    @torch.no_grad()
+    def predict_encoding(self, encoding: Encoding) -> list[Prediction]:
+        """One Prediction for each image of an encoding."""
+        return self.predictions(self.classify(encoding))
+
+    def predictions(self, probabilities: torch.Tensor) -> list[Prediction]:
+        """One Prediction for each row of calibrated probabilities `[B, C]`."""
+        sets = self.prediction_sets(probabilities)
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())],
+                probability=float(row.max()),
+                probabilities={label: float(value) for label, value in zip(self.labels, row, strict=True)},
+                prediction_set=[label for label, inside in zip(self.labels, members, strict=True) if inside],
+            )
+            for row, members in zip(probabilities, sets, strict=True)
+        ]
+
+
+class ClassificationHead(Head):
+    """One linear layer over an embedding `[B, D]`, and everything needed to use it rightly, in plain JSON.
+
+    `backbone` is {"id", "revision", "dimension"}; `thresholds` may hold "conformal_probability" (a class enters the
+    prediction set from this probability on) and "familiarity". Raises BundleError for a config that does not fit.
+    """
+
+    kind = LINEAR
+
+    def __init__(
+        self,
+        labels: list[str],
+        embedding_dim: int,
+        backbone: dict,
+        pooling: str,
+        preprocess: dict,
+        temperature: float = 1.0,
+        thresholds: dict | None = None,
+        fitted_on: dict | None = None,
+        task: dict | None = None,
+        versions: dict | None = None,
+        schema_version: int = SCHEMA_VERSION,
+    ) -> None:
+        super().__init__(
+            labels,
+            embedding_dim,
+            backbone,
+            pooling,
+            preprocess,
+            temperature,
+            thresholds,
+            fitted_on,
+            task,
+            versions,
+            schema_version,
+        )
+        self.linear = torch.nn.Linear(self.embedding_dim, len(self.labels))
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_linear(
+        cls,
+        weight: torch.Tensor | np.ndarray,
+        bias: torch.Tensor | np.ndarray,
+        labels: Sequence[str],
+        backbone: Backbone,
+        pooling: str = "cls",
+        **settings: Any,  # noqa: ANN401
+    ) -> ClassificationHead:
+        """A head from your own probe: `weight [C, D]`, `bias [C]`. Raises BundleError when the shapes do not fit."""
+        weight, bias = torch.as_tensor(weight).float(), torch.as_tensor(bias).float()
+        check_pooling(pooling, backbone.has_cls)
+        expected = (len(labels), backbone.embedding_dim(pooling))
+        if tuple(weight.shape) != expected or tuple(bias.shape) != expected[:1]:
+            raise BundleError(
+                f"weight is {list(weight.shape)} and bias {list(bias.shape)}; {len(labels)} labels on this backbone "
+                f"with pooling {pooling!r} need {list(expected)} and {list(expected[:1])}."
+            )
+        settings.setdefault("preprocess", backbone.preprocess.to_dict())
+        head = cls(
+            labels=list(labels), embedding_dim=expected[1], backbone=backbone.describe(), pooling=pooling, **settings
+        )
+        head.linear.weight.copy_(weight)
+        head.linear.bias.copy_(bias)
+        return head
+
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Calibrated log-odds `[B, C]`: linear(embedding) / temperature."""
         return self.linear(embeddings.to(self.linear.weight)) / self.temperature
@@ -215,26 +294,10 @@ class ClassificationHead(torch.nn.Module, PyTorchModelHubMixin):
         """Calibrated class probabilities `[B, C]` of an encoding, on the CPU; gradients flow."""
         return self.probabilities(encoding.pool(self.pooling).cpu())
 
-    def prediction_sets(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Conformal prediction sets as bool `[B, C]`; the most probable class is always a member."""
-        threshold = self.thresholds.get("conformal_probability", 1.0)
-        best = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), len(self.labels)).bool()
-        return (probabilities >= threshold) | best
-
     @torch.no_grad()
     def predict(self, embeddings: torch.Tensor | np.ndarray) -> list[Prediction]:
         """One Prediction for each of the embeddings `[B, D]`."""
         embeddings = torch.as_tensor(embeddings).float()
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
             raise BundleError(f"Embeddings are {list(embeddings.shape)}; this head reads [B, {self.embedding_dim}].")
-        probabilities = self.probabilities(embeddings)
-        sets = self.prediction_sets(probabilities)
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())],
-                probability=float(row.max()),
-                probabilities={label: float(value) for label, value in zip(self.labels, row, strict=True)},
-                prediction_set=[label for label, inside in zip(self.labels, members, strict=True) if inside],
-            )
-            for row, members in zip(probabilities, sets, strict=True)
-        ]
+        return self.predictions(self.probabilities(embeddings))

@@ -50,8 +50,8 @@ def fit_linear(train: Part, C: float, classes: int, balanced: bool) -> tuple[np.
     return weight, bias - weight @ scaler.mean_
 
 
-def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
+def smoothed_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropies `[N]` of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
 
     Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
     """
@@ -59,7 +59,12 @@ def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     doubt = 1 / (count + 2)
     targets = np.full((count, classes), doubt / (classes - 1))
     targets[np.arange(count), labels] = 1 - doubt
-    return float(-(targets * log_softmax(logits, axis=1)).sum(axis=1).mean())
+    return -(targets * log_softmax(logits, axis=1)).sum(axis=1)
+
+
+def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the smoothed losses."""
+    return float(smoothed_losses(logits, labels).mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -90,10 +95,52 @@ def nearest_similarity(queries: Part, cases: Part, neighbours: int = NEIGHBOURS)
     return np.nanmean(best, axis=1)
 
 
+def uneven(labels: np.ndarray, classes: int) -> bool:
+    """Whether the classes are so uneven that their weights are balanced."""
+    counts = np.bincount(labels, minlength=classes)
+    return bool(counts.max() > UNEVEN * counts.min())
+
+
+def check_classes(task: Task, train: Part, validation: Part) -> None:
+    """Raises DataError when a class is missing from train or validation."""
+    for name, part in (("train", train), ("val", validation)):
+        missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
+        if missing:
+            raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
+
+
+def calibrate(logits: np.ndarray, train: Part, validation: Part) -> tuple[float, dict]:
+    """The temperature of validation logits `[N, C]`, and the conformal and familiarity thresholds."""
+    temperature = fit_temperature(logits, validation.labels)
+    probabilities = softmax(logits / temperature, axis=1)
+    familiarity = nearest_similarity(validation, train)
+    return temperature, {
+        "conformal_level": CONFORMAL_LEVEL,
+        "conformal_probability": conformal_probability(probabilities, validation.labels),
+        "familiarity": float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
+        "familiarity_neighbours": NEIGHBOURS,
+    }
+
+
+def fit_facts(train: Part, validation: Part, balanced: bool) -> dict:
+    """What every fitted head tells of its images."""
+    return {
+        "class_weight": "balanced" if balanced else "none",
+        "train_images": len(train.labels),
+        "train_groups": len(set(train.groups)),
+        "val_images": len(validation.labels),
+        "val_groups": len(set(validation.groups)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a fit depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}
+
+
 def choose_linear(train: Part, validation: Part, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
     """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
-    counts = np.bincount(train.labels, minlength=classes)
-    balanced = bool(counts.max() > UNEVEN * counts.min())
+    balanced = uneven(train.labels, classes)
     scores = {}
     for C in C_GRID:
         weight, bias = fit_linear(train, C, classes, balanced)
@@ -117,16 +164,9 @@ def fit_head(
 
     Deterministic: nothing random takes part. Raises DataError when a class is missing from train or validation.
     """
-    classes = len(task.labels)
-    for name, part in (("train", train), ("val", validation)):
-        missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
-        if missing:
-            raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
-    weight, bias, chosen, balanced = choose_linear(train, validation, classes)
-    logits = validation.embeddings @ weight.T + bias
-    temperature = fit_temperature(logits, validation.labels)
-    probabilities = softmax(logits / temperature, axis=1)
-    familiarity = nearest_similarity(validation, train)
+    check_classes(task, train, validation)
+    weight, bias, chosen, balanced = choose_linear(train, validation, len(task.labels))
+    temperature, thresholds = calibrate(validation.embeddings @ weight.T + bias, train, validation)
     return ClassificationHead.from_linear(
         weight.astype(np.float32),
         bias.astype(np.float32),
@@ -135,23 +175,14 @@ def fit_head(
         pooling=pooling,
         preprocess=preprocess.to_dict(),
         temperature=temperature,
-        thresholds={
-            "conformal_level": CONFORMAL_LEVEL,
-            "conformal_probability": conformal_probability(probabilities, validation.labels),
-            "familiarity": float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
-            "familiarity_neighbours": NEIGHBOURS,
-        },
+        thresholds=thresholds,
         task=task.to_dict(),
         fitted_on={
             **(fitted_on or {}),
             "method": "multinomial logistic regression on standardised embeddings",
             "C": chosen,
             "C_chosen_by": "validation likelihood after temperature scaling",
-            "class_weight": "balanced" if balanced else "none",
-            "train_images": len(train.labels),
-            "train_groups": len(set(train.groups)),
-            "val_images": len(validation.labels),
-            "val_groups": len(set(validation.groups)),
+            **fit_facts(train, validation, balanced),
         },
-        versions={"python": platform.python_version(), **{name: version(name) for name in RECORDED}},
+        versions=versions(),
     )

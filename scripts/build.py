@@ -19,7 +19,15 @@ def main() -> int:
     parser.add_argument("--labels", help="comma-separated labels in order (default: the task's, else sorted)")
     parser.add_argument("--pooling", help="cls, mean or cls+mean (default: cls where there is one, else mean)")
     parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the frame (default: squash)")
-    parser.add_argument("--size", type=int, help="input side in pixels (default: the backbone's)")
+    parser.add_argument(
+        "--input-size", "--size", type=int, dest="size", help="input side in pixels (default: the backbone's)"
+    )
+    parser.add_argument(
+        "--head",
+        choices=("linear", "patch"),
+        default="linear",
+        help="linear on the embedding, or patch: the strongest patches decide and show where (default: linear)",
+    )
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
     )
@@ -53,6 +61,7 @@ def main() -> int:
         cache_dir=arguments.cache,
         seed=arguments.seed,
         progress=not arguments.quiet,
+        head=arguments.head,
     )
     metrics = bundle.metrics
     counts = f"{metrics['images']} test images of {metrics['groups']} groups"

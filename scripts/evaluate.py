@@ -30,7 +30,7 @@ def main() -> int:
     from medssl.embeddings import embed
     from medssl.errors import DataError
     from medssl.evaluation import format_metrics
-    from medssl.measure import measure, part_of
+    from medssl.measure import image_probabilities, measure, part_of
 
     bundle = Bundle.load(arguments.bundle)
     head = bundle.head
@@ -43,14 +43,13 @@ def main() -> int:
                 found = sorted(set(dataset["split"])) or ["none"]
                 raise DataError(f"{data} has no split {split!r}; found: {', '.join(found)}. --split all takes all.")
             dataset = dataset.select(keep)
-        return part_of(
-            embed(dataset, bundle.backbone, head.preprocess, head.pooling, arguments.cache, not arguments.quiet)
-        )
+        return embed(dataset, bundle.backbone, head.preprocess, head.pooling, arguments.cache, not arguments.quiet)
 
     split = None if arguments.split == "all" else arguments.split
-    queries = embedded(arguments.data, bundle.labels, split)
-    others = {name: embedded(folder) for name, folder in _cli.named_folders(arguments.others).items()}
-    metrics = measure(bundle, queries, others, arguments.resamples, arguments.seed)
+    dataset = embedded(arguments.data, bundle.labels, split)
+    probabilities = image_probabilities(dataset, head, bundle.backbone, not arguments.quiet)
+    others = {name: part_of(embedded(folder)) for name, folder in _cli.named_folders(arguments.others).items()}
+    metrics = measure(bundle, part_of(dataset), others, arguments.resamples, arguments.seed, probabilities)
     metrics = {"bundle": bundle.name, "data": Path(arguments.data).name, "split": arguments.split, **metrics}
     print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
