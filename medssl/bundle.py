@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from PIL import Image
 
-from medssl.backbones import Backbone, shared_backbone
+from medssl.backbones import Backbone, Encoding, shared_backbone
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
-from medssl.heads import ClassificationHead, Prediction
+from medssl.explain.explainer import Explainer
+from medssl.explain.likeness import Likeness, explain_likeness
+from medssl.explain.registry import available_explainers, make_explainer
+from medssl.explain.verification import Verification, verify
+from medssl.heads import Head, Prediction
 from medssl.images import image_id, read_image
 from medssl.library import Case, CaseLibrary
+from medssl.patch_head import load_head
 from medssl.registry import BACKBONES
 from medssl.tasks import Task, get_task
 
@@ -33,25 +39,24 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known of one image so far: class, then cases, then explanation (None until ready)."""
+    """What is known of one image so far: class, then cases, explanation, verification (None until ready)."""
 
     task: str
     image: Image.Image
     prediction: Prediction
     cases: list[Case] | None = None
     explanation: Explanation | None = None
+    verification: Verification | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The analysis in plain JSON types, without pixels."""
-        explanation = self.explanation and {
-            key: value for key, value in vars(self.explanation).items() if key not in ("heatmap", "saliency")
-        }
         return {
             "task": self.task,
             "prediction": asdict(self.prediction),
             "cases": None if self.cases is None else [case_dict(case) for case in self.cases],
-            "explanation": explanation,
+            "explanation": self.explanation and self.explanation.to_dict(),
+            "verification": self.verification and self.verification.to_dict(),
             "seconds": self.seconds,
         }
 
@@ -66,8 +71,8 @@ class Suggestion:
 
 
 def case_dict(case: Case) -> dict:
-    """A case in plain JSON types, without its picture."""
-    return {key: value for key, value in vars(case).items() if key != "image"}
+    """A case in plain JSON types, without its picture and embedding."""
+    return {key: value for key, value in vars(case).items() if key not in ("image", "embedding")}
 
 
 def collection_suffix(backbone: Backbone) -> str:
@@ -84,7 +89,7 @@ class Bundle:
 
     def __init__(
         self,
-        head: ClassificationHead,
+        head: Head,
         cases: Dataset,
         backbone: Backbone,
         metrics: dict | None = None,
@@ -92,7 +97,7 @@ class Bundle:
         name: str = "bundle",
     ) -> None:
         head.check_backbone(backbone)
-        self.head, self.cases, self.backbone = head, cases, backbone
+        self.head, self.cases, self.backbone = head, cases, backbone.reading(head.layer)
         self.metrics, self.card, self.name = metrics or {}, card, name
         self.task = Task.from_dict(head.task) if head.task else get_task(name, head.labels)
         missing = [column for column in CASE_COLUMNS if column not in cases.column_names]
@@ -106,7 +111,16 @@ class Bundle:
             raise BundleError(f"The head reads embeddings of {head.embedding_dim} numbers; the cases hold {width}.")
         train = [index for index, split in enumerate(cases["split"]) if split == "train"]
         self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}-{collection_suffix(backbone)}")
-        self.explainer = ViTCX(backbone, head)
+        self.explainer = ViTCX(self.backbone, head)
+
+    @cached_property
+    def explainers(self) -> dict[str, str]:
+        """The explainers that this backbone and head can do: method -> title, ViT-CX first."""
+        return available_explainers(self.backbone, self.head)
+
+    def make_explainer(self, method: str) -> Explainer:
+        """The explainer of that name. Raises BundleError for one that does not exist or fit."""
+        return self.explainer if method == self.explainer.method else make_explainer(method, self.backbone, self.head)
 
     @property
     def labels(self) -> list[str]:
@@ -122,7 +136,7 @@ class Bundle:
         folder = Path(path)
         if not folder.is_dir():
             raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
-        head = ClassificationHead.from_pretrained(folder / "head")
+        head = load_head(folder / "head")
         files = sorted(folder.glob("cases/*.parquet"))
         if not files:
             raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
@@ -169,15 +183,12 @@ class Bundle:
         return folder
 
     def predict(
-        self,
-        embedding: Any,
-        exclude_id: str | None = None,
-        exclude_group: str | None = None,  # noqa: ANN401
+        self, encoding: Encoding, exclude_id: str | None = None, exclude_group: str | None = None
     ) -> Prediction:
-        """The prediction for one embedding `[D]`, with its familiarity to the library."""
-        prediction = self.head.predict(embedding[None])[0]
+        """The prediction for the first image of an encoding, with its familiarity to the library."""
+        prediction = self.head.predict_encoding(encoding)[0]
         familiarity = self.library.familiarity(
-            embedding.numpy(),
+            encoding.pool(self.head.pooling)[0].cpu().numpy(),
             exclude_id=exclude_id,
             exclude_group=exclude_group,
             k=self.head.thresholds.get("familiarity_neighbours", 5),
@@ -193,13 +204,17 @@ class Bundle:
         explain: bool = True,
         exclude_group: str | None = None,
         progress: Progress | None = None,
+        method: str = ViTCX.method,
+        verify: bool = False,
     ) -> Iterator[Analysis]:
         """Analyse an image (anything `read_image` takes) and yield the growing result: class, cases, explanation.
 
-        One encode serves all three. The image itself is never among its own cases. Raises ImageError, BundleError.
+        One encode serves all three. `method` is one of `explainers`; `verify` also deletes and inserts the pixels that
+        the heatmap names (see `verify`). The image itself is never among its own cases. Raises ImageError, BundleError.
         """
         tell = progress or (lambda _fraction, _text: None)
         picture = read_image(image)
+        explainer = self.make_explainer(method)
         if target is not None and target not in self.labels:
             raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(self.labels)}.")
         own_id = image_id(picture)
@@ -208,7 +223,7 @@ class Bundle:
         started = time.perf_counter()
         encoding = self.backbone.encode([picture], self.head.preprocess, maps=explain)
         embedding = encoding.pool(self.head.pooling)[0].cpu()
-        prediction = self.predict(embedding, own_id, exclude_group)
+        prediction = self.predict(encoding, own_id, exclude_group)
         seconds["classify"] = time.perf_counter() - started
         analysis = Analysis(self.task.name, picture, prediction, seconds=dict(seconds))
         yield analysis
@@ -221,14 +236,59 @@ class Bundle:
         if not explain:
             return
         tell(0.3, "Explaining the class")
-        explanation = self.explainer.explain(
+        end = 0.6 if verify else 1.0
+        explanation = explainer.explain(
             picture,
             target=target or prediction.label,
             encoding=encoding,
-            progress=lambda fraction: tell(0.3 + 0.7 * fraction, "Explaining the class"),
+            progress=lambda fraction: tell(0.3 + (end - 0.3) * fraction, "Explaining the class"),
         )
         seconds["explain"] = explanation.seconds
-        yield replace(analysis, explanation=explanation, seconds=dict(seconds))
+        analysis = replace(analysis, explanation=explanation, seconds=dict(seconds))
+        yield analysis
+        if verify:
+            found = self.verify(picture, explanation, lambda fraction, text: tell(end + (1 - end) * fraction, text))
+            seconds["verify"] = found.seconds
+            yield replace(analysis, verification=found, seconds=dict(seconds))
+
+    def verify(
+        self,
+        image: Any,  # noqa: ANN401
+        explanation: Explanation,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Delete and insert an image's pixels in the order of its explanation of a class, beside random maps.
+
+        Raises ImageError, and BundleError for an explanation of anything but a class.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        return verify(
+            self.explainer,
+            read_image(image),
+            explanation,
+            progress=lambda fraction: tell(fraction, "Verifying the heatmap"),
+        )
+
+    def explain_case(
+        self,
+        image: Any,  # noqa: ANN401
+        case: Case | str,
+        method: str = ViTCX.method,
+        progress: Progress | None = None,
+    ) -> Likeness:
+        """Why a case (or the id of one) is like an image: a heatmap on each.
+
+        Raises ImageError, LibraryError for an unknown id, BundleError for a method that cannot explain a likeness.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        picture = read_image(image)
+        explainer = self.make_explainer(method)
+        encoding = self.backbone.encode([picture], self.head.preprocess)
+        if isinstance(case, str):
+            case = self.library.find(case, encoding.pool(self.head.pooling)[0].cpu().numpy())
+        return explain_likeness(
+            explainer, picture, case, encoding, progress=lambda fraction: tell(fraction, "Explaining the likeness")
+        )
 
     def analyze(
         self,
@@ -238,10 +298,12 @@ class Bundle:
         explain: bool = True,
         exclude_group: str | None = None,
         progress: Progress | None = None,
+        method: str = ViTCX.method,
+        verify: bool = False,
     ) -> Analysis:
         """Class, similar cases and (unless `explain=False`) the heatmap of one image; see `steps`."""
         result = None
-        for result in self.steps(image, target, top_k, explain, exclude_group, progress):  # noqa: B007
+        for result in self.steps(image, target, top_k, explain, exclude_group, progress, method, verify):  # noqa: B007
             pass
         return result
 
@@ -256,11 +318,10 @@ def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:
     encodings: dict[tuple, Any] = {}
     found = []
     for name, bundle in bundles.items():
-        key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess)
+        key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess, bundle.head.layer)
         if key not in encodings:
             encodings[key] = bundle.backbone.encode([picture], bundle.head.preprocess, maps=False)
-        embedding = encodings[key].pool(bundle.head.pooling)[0].cpu()
-        prediction = bundle.predict(embedding, own_id)
+        prediction = bundle.predict(encodings[key], own_id)
         margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
         found.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
     return [suggestion for _, suggestion in sorted(found, key=lambda pair: -pair[0])]

@@ -8,7 +8,7 @@ import os
 import re
 import weakref
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -32,7 +32,10 @@ SERVER_TIMEOUT = 30
 
 @dataclass(frozen=True)
 class Case:
-    """One library image that was found; `score` is its cosine to the query, `image` its thumbnail or None."""
+    """One library image that was found; `score` is its cosine to the query, `image` its thumbnail or None.
+
+    `embedding [D]` float32 is what was compared.
+    """
 
     id: str
     label: str
@@ -40,6 +43,7 @@ class Case:
     group_id: str
     source: str
     image: Image.Image | None
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 def embedding_matrix(dataset: Dataset) -> np.ndarray:
@@ -156,17 +160,31 @@ class CaseLibrary:
         Cases of the excluded group or id are left out; where fewer are left, fewer come back. Raises LibraryError.
         """
         rows, scores = self._nearest(embedding, top_k, exclude_group, exclude_id)
-        return [
-            Case(
-                id=self._ids[row],
-                label=self._labels[row],
-                score=score,
-                group_id=self._groups[row],
-                source=self._sources[row],
-                image=self._thumbnail(row),
-            )
-            for row, score in zip(rows, scores, strict=True)
-        ]
+        return [self._case(row, score) for row, score in zip(rows, scores, strict=True)]
+
+    def find(self, case_id: str, embedding: ArrayLike) -> Case:
+        """The case of that id, scored against an embedding `[D]`. Raises LibraryError where there is none."""
+        query, rows = self._checked(embedding), self._rows_of_id.get(case_id)
+        if not rows:
+            raise LibraryError(f"There is no case {case_id!r} among the {len(self)} cases; search gives their ids.")
+        return self._case(rows[0], float(self._cosines(rows[:1], query)[0]))
+
+    def _case(self, row: int, score: float) -> Case:
+        return Case(
+            id=self._ids[row],
+            label=self._labels[row],
+            score=score,
+            group_id=self._groups[row],
+            source=self._sources[row],
+            image=self._thumbnail(row),
+            embedding=np.asarray(self._embeddings[row]["embedding"], np.float32),
+        )
+
+    def _cosines(self, rows: ArrayLike, query: np.ndarray) -> np.ndarray:
+        """The cosines `[N]` in float64 of some rows to a query of length one."""
+        cases = np.asarray(self._embeddings[rows]["embedding"], np.float64)
+        scores = (cases * query).sum(axis=1) / np.sqrt((cases * cases).sum(axis=1))
+        return np.clip(scores, -1.0, 1.0)
 
     def familiarity(
         self, embedding: ArrayLike, exclude_id: str | None = None, exclude_group: str | None = None, k: int = 5
@@ -210,10 +228,9 @@ class CaseLibrary:
                 break
             limit = min(len(self), 2 * limit)
         rows = np.sort([int(hit.id) for hit in left if hit.score >= edge])
-        cases = np.asarray(self._embeddings[rows]["embedding"], np.float64)
-        scores = (cases * query).sum(axis=1) / np.sqrt((cases * cases).sum(axis=1))
+        scores = self._cosines(rows, query)
         best = np.argsort(-scores, kind="stable")[:wanted]
-        return rows[best].tolist(), np.clip(scores[best], -1.0, 1.0).tolist()
+        return rows[best].tolist(), scores[best].tolist()
 
     def _checked(self, embedding: ArrayLike) -> np.ndarray:
         """The embedding at length one, float64 `[D]`."""

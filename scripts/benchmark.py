@@ -1,4 +1,4 @@
-"""Measure: speed of `embed`, `search` and `start` against plain alternatives; where heatmaps point (`pointing`)."""
+"""Measure: speed of `embed`, `search`, `start`, `explain`; where heatmaps point, and whether they are faithful."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import _cli
 import benchmark_embed
+import benchmark_explain
+import benchmark_faithfulness
 import benchmark_pointing
 import benchmark_search
 import benchmark_start
@@ -16,7 +18,9 @@ BENCHMARKS = {
     "embed": benchmark_embed,
     "search": benchmark_search,
     "start": benchmark_start,
+    "explain": benchmark_explain,
     "pointing": benchmark_pointing,
+    "faithfulness": benchmark_faithfulness,
 }
 
 

@@ -9,7 +9,7 @@ from medssl.backbones import Backbone
 from medssl.build import build_bundle
 from medssl.bundle import Bundle, suggest_task
 from medssl.data import load_data
-from medssl.errors import BackboneError, BundleError, DataError, ImageError
+from medssl.errors import BackboneError, BundleError, DataError, ImageError, LibraryError
 from medssl.heads import ClassificationHead
 from tests.models import save_model
 
@@ -79,7 +79,7 @@ def test_one_encode_serves_class_cases_and_explanation(built, data, monkeypatch)
     monkeypatch.setattr(bundle.backbone, "encode", lambda *a, **k: (counted.append(1), plain(*a, **k))[1])
     analysis = bundle.analyze(data / "blue" / "0.png")
     assert len(counted) == 1
-    assert analysis.explanation.forward_passes == 2 * analysis.explanation.masks
+    assert analysis.explanation.forward_passes == analysis.explanation.masks + 3
 
 
 def test_steps_grow_from_class_to_cases_to_heatmap(built, data):
@@ -94,6 +94,39 @@ def test_steps_grow_from_class_to_cases_to_heatmap(built, data):
     assert first.prediction == second.prediction == third.prediction
     assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told) and told[-1][0] == 1.0
     json.dumps(third.to_dict(), allow_nan=False)
+
+
+def test_another_explainer_can_be_chosen_and_its_heatmap_verified(built, data):
+    bundle, _ = built
+    assert list(bundle.explainers)[0] == "vit_cx" and "grad_cam" in bundle.explainers
+    told = []
+    *_, explained, verified = bundle.steps(
+        data / "red" / "2.png", method="grad_cam", verify=True, progress=lambda fraction, _text: told.append(fraction)
+    )
+    assert explained.explanation.method == "grad_cam" and explained.verification is None
+    assert told == sorted(told) and told[-1] == 1.0
+    assert verified.explanation is explained.explanation and verified.verification.target == "red"
+    again = bundle.verify(data / "red" / "2.png", explained.explanation)
+    assert again.deletion == verified.verification.deletion and again.insertion == verified.verification.insertion
+    plain = json.loads(json.dumps(verified.to_dict(), allow_nan=False))
+    assert plain["verification"]["insertion"]["value"] == again.insertion.value and plain["seconds"]["verify"] > 0
+    with pytest.raises(BundleError, match="no explainer 'lime'.*vit_cx"):
+        bundle.analyze(data / "red" / "2.png", method="lime")
+
+
+def test_a_case_is_explained_on_both_sides(built, data):
+    bundle, _ = built
+    image = data / "green" / "3.png"
+    case = bundle.analyze(image, top_k=2, explain=False).cases[1]
+    found, by_id = bundle.explain_case(image, case), bundle.explain_case(image, case.id)
+    assert by_id.case == case and np.array_equal(by_id.explanation.heatmap, found.explanation.heatmap)
+    assert found.explanation.target == case.id and found.explanation.probability == pytest.approx(case.score, abs=1e-5)
+    assert found.explanation.heatmap.shape == (40, 52)
+    assert found.mirrored.heatmap.shape == case.image.size[::-1]
+    # The thumbnail is the case's own picture here: the same cosine, but for the bulk precision of stored embeddings.
+    assert found.mirrored.probability == pytest.approx(case.score, abs=0.01)
+    with pytest.raises(LibraryError, match="no case 'nobody'"):
+        bundle.explain_case(image, "nobody")
 
 
 def test_the_class_is_right_and_the_cases_agree(built, data):

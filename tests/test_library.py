@@ -105,6 +105,17 @@ def test_a_case_brings_its_own_label_group_source_and_picture():
     assert second.image is None and third.image is None
 
 
+def test_a_case_is_found_by_its_id_with_the_score_that_search_gives():
+    vectors, _ = random_cases(30)
+    library = CaseLibrary(make_dataset(vectors))
+    query = vectors[3] + 0.1
+    for case in library.search(query, 5):
+        found = library.find(case.id, query)
+        assert found == case and np.array_equal(found.embedding, vectors[int(case.id.split("-")[1])])
+    with pytest.raises(LibraryError, match="no case 'nobody' among the 30"):
+        library.find("nobody", query)
+
+
 def test_ties_come_in_row_order_also_at_the_edge_and_behind_exclusions():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(300, 17)).astype(np.float32)

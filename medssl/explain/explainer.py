@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from PIL import Image
 
 from medssl.backbones import Backbone, Encoding
 from medssl.explain.explanation import Explanation, to_unit_range
-from medssl.explain.score import Score, class_index, class_score
-from medssl.heads import ClassificationHead
+from medssl.explain.score import Score, as_score
+from medssl.heads import Head
+from medssl.library import Case
 
 Progress = Callable[[float], None]
+# A map made by changing the image counts as evidence when the changes move the score by at least one percentage point.
+EVIDENCE_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,32 +60,36 @@ class Explainer:
     title = ""
     paper = ""
 
-    def __init__(self, backbone: Backbone, head: ClassificationHead) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         head.check_backbone(backbone)
         self.backbone, self.head = backbone, head
 
-    def saliency(self, view: View) -> Saliency:
+    def saliency(self, view: View, **options: Any) -> Saliency:  # noqa: ANN401
         """The map of one image; forwards and backwards that it took beyond the encoding it was handed are counted."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def scores(self, score: Score, pixels: torch.Tensor) -> torch.Tensor:
-        """The score `[B]` of normalised pixels `[B, 3, h, w]`, in float32, on the CPU, batch by batch."""
-        batch = self.backbone.batch_size(self.head.preprocess)
-        return torch.cat([score.values(self.backbone.forward(part)).cpu() for part in pixels.split(batch)])
+    def scores(
+        self, score: Score, pixels: torch.Tensor, batch_size: int | None = None, bulk: bool = False
+    ) -> torch.Tensor:
+        """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in float32 or the bulk precision."""
+        batch = batch_size or self.backbone.batch_size(self.head.preprocess)
+        return torch.cat([score.values(self.backbone.forward(part, bulk=bulk)).cpu() for part in pixels.split(batch)])
 
     def explain(
         self,
         image: Image.Image,
-        target: str | int | Score | None = None,
+        target: str | int | Case | Score | None = None,
         seed: int = 0,
         encoding: Encoding | None = None,
         progress: Progress | None = None,
+        **options: Any,  # noqa: ANN401
     ) -> Explanation:
-        """Explain a class (default: the predicted one), or any other Score, of an RGB image.
+        """Explain a class (default: the predicted one), the likeness to a case, or any other Score, of an RGB image.
 
         `encoding` may hand in what `backbone.encode([image])` gave, to save that forward. Seeded: two calls give the
-        same bits. `progress(fraction)` may raise to stop. Raises BundleError for an unknown class.
+        same bits. `progress(fraction)` may raise to stop. `options` are those of the explainer's `saliency`. Raises
+        BundleError for an unknown class.
         """
         started = time.perf_counter()
         pixels = self.backbone.pixels([image], self.head.preprocess)
@@ -90,12 +98,10 @@ class Explainer:
             with torch.no_grad():
                 encoding = self.backbone.forward(pixels, maps=True)
             passes = 1
-        if isinstance(target, Score):
-            score = target
-        else:
-            score = class_score(self.head, class_index(self.head, target, self.head.classify(encoding)[0]))
+        score = as_score(self.head, target, self.head.classify(encoding)[0])
         value = float(score.values(encoding)[0])
-        found = self.saliency(View(pixels, encoding, score, value, seed, progress or (lambda _fraction: None)))
+        view = View(pixels, encoding, score, value, seed, progress or (lambda _fraction: None))
+        found = self.saliency(view, **options)
         mapped = self.head.preprocess.to_image_frame(found.values, *image.size)
         heatmap = to_unit_range(mapped) if found.evidence else np.zeros(mapped.shape, np.float32)
         return Explanation(

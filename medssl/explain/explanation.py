@@ -31,6 +31,10 @@ class Explanation:
     seed: int
     evidence: bool
 
+    def to_dict(self) -> dict:
+        """The facts in plain JSON types, without the maps."""
+        return {name: value for name, value in vars(self).items() if name not in ("heatmap", "saliency")}
+
     def overlay(self, image: Image.Image, opacity: float = 0.5) -> Image.Image:
         """The heatmap in colour over the RGB image; stronger evidence is more opaque, up to `opacity` (0..1)."""
         position = self.heatmap * (len(COLOUR_STOPS) - 1)

@@ -11,7 +11,8 @@ from torch.nn.functional import cosine_similarity
 
 from medssl.backbones import Encoding
 from medssl.errors import BundleError
-from medssl.heads import ClassificationHead
+from medssl.heads import Head
+from medssl.library import Case
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Score:
     values: Callable[[Encoding], torch.Tensor]
 
 
-def class_index(head: ClassificationHead, target: str | int | None, probabilities: torch.Tensor) -> int:
+def class_index(head: Head, target: str | int | None, probabilities: torch.Tensor) -> int:
     """The class meant: a label, an index, or None for the most probable of `[C]`. Raises BundleError if unknown."""
     if target is None:
         return int(probabilities.argmax())
@@ -37,12 +38,12 @@ def class_index(head: ClassificationHead, target: str | int | None, probabilitie
     raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(head.labels)}.")
 
 
-def class_score(head: ClassificationHead, index: int) -> Score:
+def class_score(head: Head, index: int) -> Score:
     """The calibrated probability of one class."""
     return Score(head.labels[index], "class", lambda encoding: head.classify(encoding)[:, index])
 
 
-def margin_score(head: ClassificationHead, index: int) -> Score:
+def margin_score(head: Head, index: int) -> Score:
     """The calibrated probability of one class less that of its strongest rival."""
 
     def values(encoding: Encoding) -> torch.Tensor:
@@ -51,6 +52,17 @@ def margin_score(head: ClassificationHead, index: int) -> Score:
         return probabilities[:, index] - probabilities[:, others].amax(dim=1)
 
     return Score(head.labels[index], "margin", values)
+
+
+def as_score(head: Head, target: str | int | Case | Score | None, probabilities: torch.Tensor) -> Score:
+    """The score meant: a Score as it is, a Case's likeness, else a class's probability (see `class_index`)."""
+    if isinstance(target, Score):
+        return target
+    if not isinstance(target, Case):
+        return class_score(head, class_index(head, target, probabilities))
+    if target.embedding is None:
+        raise BundleError(f"Case {target.id!r} carries no embedding to compare with. Take it from a library's search.")
+    return case_score(target.id, target.embedding, head.pooling)
 
 
 def case_score(name: str, embedding: np.ndarray | torch.Tensor, pooling: str) -> Score:

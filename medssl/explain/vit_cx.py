@@ -4,71 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import AgglomerativeClustering
 
-from medssl.backbones import Backbone
-from medssl.explain.explainer import Explainer, Saliency, View
-from medssl.heads import ClassificationHead
+from medssl.errors import BundleError
+from medssl.explain.causal_masks import DISTANCE_THRESHOLD, MAX_MASKS, causal_masks
+from medssl.explain.explainer import EVIDENCE_SPREAD, Explainer, Saliency, View
 
-DISTANCE_THRESHOLD = 0.1  # "we set the distance threshold to 0.1", section 4.2 of the paper's code and settings
 NOISE_STD = 0.1  # of the Gaussian noise put where a mask removes the image, in normalised pixel units
-CHANNELS_AT_ONCE = 128
-# A heatmap counts as evidence when its masks move the probability by at least one percentage point.
-EVIDENCE_SPREAD = 0.01
-
-
-def interpolation_matrix(size: int, cells: int) -> torch.Tensor:
-    """The bilinear upsampling of `cells` values to `size` pixels as a matrix `[size, cells]`, float64."""
-    eye = torch.eye(cells, dtype=torch.float64)[None]
-    return torch.nn.functional.interpolate(eye, size=size, mode="linear", align_corners=False)[0].T.contiguous()
-
-
-def cluster_masks(maps: torch.Tensor, size: tuple[int, int], distance_threshold: float) -> torch.Tensor:
-    """Feature maps `[C, h, w]` to causal masks `[N, H, W]` in 0..1, N <= C.
-
-    Each channel, upsampled and min-max scaled, is a mask; masks whose cosine distances all lie under the threshold
-    (complete linkage) are summed and scaled again. Channels without any contrast carry no mask: N is 0 when none has.
-    The cosines come from the Gram matrix of the upsampling, so pixel-size channels never exist all at once.
-    """
-    maps = maps.double().cpu()
-    rows, columns = (interpolation_matrix(pixels, cells) for pixels, cells in zip(size, maps.shape[1:], strict=True))
-    lows, highs = [], []
-    for chunk in maps.split(CHANNELS_AT_ONCE):
-        pixels = (rows @ chunk @ columns.T).flatten(1)
-        lows.append(pixels.amin(dim=1))
-        highs.append(pixels.amax(dim=1))
-    low, span = torch.cat(lows), torch.cat(highs) - torch.cat(lows)
-    keep = span > 1e-9 * maps.abs().amax().clamp(min=1e-12)
-    maps, low, span = maps[keep], low[keep], span[keep]
-    if len(maps) == 0:
-        return torch.zeros(0, *size)
-    labels = np.zeros(len(maps), dtype=int)
-    if len(maps) > 1:
-        weighted = (rows.T @ rows) @ maps @ (columns.T @ columns)
-        products = weighted.flatten(1) @ maps.flatten(1).T
-        sums = torch.einsum("h,chw,w->c", rows.sum(0), maps, columns.sum(0))
-        products -= low[:, None] * sums + sums[:, None] * low
-        products += size[0] * size[1] * low[:, None] * low
-        products /= span[:, None] * span
-        norms = products.diagonal().clamp(min=1e-30).sqrt()
-        distances = (1 - products / (norms[:, None] * norms)).clamp(min=0)
-        distances = ((distances + distances.T) / 2).fill_diagonal_(0)
-        clustering = AgglomerativeClustering(
-            n_clusters=None, metric="precomputed", linkage="complete", distance_threshold=distance_threshold
-        )
-        labels = clustering.fit(distances.numpy()).labels_
-    members = torch.nn.functional.one_hot(torch.from_numpy(labels).long()).double()
-    summed = torch.einsum("cn,chw->nhw", members / span[:, None], maps)
-    masks = rows @ summed @ columns.T
-    low, high = masks.amin(dim=(1, 2), keepdim=True), masks.amax(dim=(1, 2), keepdim=True)
-    masks = ((masks - low) / (high - low).clamp(min=1e-12)).float()
-    return masks[(high - low).flatten() > 1e-9]
+NOISE_MODES = ("first_order", "full", "none")
 
 
 class ViTCX(Explainer):
-    """The explainer: `ViTCX(backbone, head).explain(image)`.
+    """The explainer: `ViTCX(backbone, head).explain(image)`; further options of `explain` are those of `saliency`.
 
-    Cost: 1 forward for the feature maps and 2N for N masks (10 to 60 in practice); memory for one batch of forwards.
+    Cost for N masks (10 to 40), beside 1 forward for the feature maps: by default N + 2 forwards and a backward through
+    2 of them, in the backbone's bulk precision; memory for one batch of forwards and N masks of pixel size.
     Raises BundleError when head and backbone do not belong together.
     """
 
@@ -76,35 +25,75 @@ class ViTCX(Explainer):
     title = "ViT-CX"
     paper = "Xie et al., IJCAI 2023, arXiv 2211.03064"
 
-    def __init__(
-        self, backbone: Backbone, head: ClassificationHead, distance_threshold: float = DISTANCE_THRESHOLD
-    ) -> None:
-        super().__init__(backbone, head)
-        self.distance_threshold = distance_threshold
+    def saliency(
+        self,
+        view: View,
+        noise: str = "first_order",
+        distance_threshold: float = DISTANCE_THRESHOLD,
+        max_masks: int | None = MAX_MASKS,
+        batch_size: int | None = None,
+        bulk: bool = True,
+    ) -> Saliency:
+        """Each pixel: the mean causal impact of the masks, weighted by how much they show of it.
 
-    def saliency(self, view: View) -> Saliency:
-        """Each pixel: the mean score of the masks weighted by how much they show of it (their equation of coverage)."""
-        size = view.pixels.shape[-2:]
-        masks = cluster_masks(view.encoding.maps[0].permute(2, 0, 1), tuple(size), self.distance_threshold)
+        A mask m's impact is f(x*m + n*(1-m)) - f(x + n*(1-m)) + f(x). `noise` is "full" for just that, "first_order"
+        for its second term by gradients, or "none" without it. At most `max_masks` masks are made (None: as many as the
+        distance threshold gives); `batch_size` images are encoded at once, in the bulk precision or (`bulk=False`)
+        float32. Raises BundleError for a value outside these.
+        """
+        if noise not in NOISE_MODES:
+            raise BundleError(f"There is no noise mode {noise!r}. Allowed: {', '.join(NOISE_MODES)}.")
+        for name, value in (("max_masks", max_masks), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise BundleError(f"{name} is {value}; allowed: None, or a whole number from 1 on.")
+        size = tuple(view.pixels.shape[-2:])
+        masks = causal_masks(view.encoding.maps[0].permute(2, 0, 1), size, distance_threshold, max_masks)
         if not len(masks):
             return Saliency(np.zeros(size, np.float32), 0, 0, False)
-        scores = self.causal_scores(view, masks)
-        weighted = torch.einsum("n,nhw->hw", scores, masks)
+        impacts, passes = self.impacts(view, masks, noise, batch_size, bulk)
+        weighted = torch.einsum("n,nhw->hw", impacts, masks)
         values = (weighted / masks.sum(dim=0).clamp(min=1e-8) / len(masks)).numpy()
-        evidence = len(masks) > 1 and float(scores.max() - scores.min()) >= EVIDENCE_SPREAD
-        return Saliency(values, len(masks), 2 * len(masks), evidence)
+        evidence = len(masks) > 1 and float(impacts.max() - impacts.min()) >= EVIDENCE_SPREAD
+        return Saliency(values, len(masks), passes, evidence)
 
-    def causal_scores(self, view: View, masks: torch.Tensor) -> torch.Tensor:
-        """The causal impact `[N]` of masks `[N, h, w]` on the score: p(x*m + n*(1-m)) - p(x + n*(1-m)) + p(x)."""
+    def impacts(
+        self, view: View, masks: torch.Tensor, noise: str, batch_size: int | None, bulk: bool
+    ) -> tuple[torch.Tensor, int]:
+        """The causal impact `[N]` of masks `[N, h, w]` on the score, and the forward passes that took."""
         pixels, generator = view.pixels, torch.Generator().manual_seed(view.seed)
-        batch = max(1, self.backbone.batch_size(self.head.preprocess) // 2)
-        scores = []
-        for start in range(0, len(masks), batch):
-            mask = masks[start : start + batch, None]
+        batch = batch_size or self.backbone.batch_size(self.head.preprocess)
+        passes, impacts, effect = 0, [], None
+        if noise == "first_order":
+            drawn = NOISE_STD * torch.randn(pixels.shape, generator=generator)
+            effect, passes = self.noise_effect(view, drawn, bulk), 3
+        step = max(1, batch // 2) if noise == "full" else batch
+        for start in range(0, len(masks), step):
+            mask = masks[start : start + step, None]
             # Drawn mask by mask, so that the batch size has no part in the result.
             drawn = torch.stack([torch.randn(pixels.shape[1:], generator=generator) for _ in mask])
-            noise = NOISE_STD * drawn * (1 - mask)
-            shown, noisy = self.scores(view.score, torch.cat([pixels * mask + noise, pixels + noise])).chunk(2)
-            scores.append(shown - noisy + view.value)
+            noised = NOISE_STD * drawn * (1 - mask)
+            shown = pixels * mask + noised
+            if noise == "full":
+                part, noisy = self.scores(view.score, torch.cat([shown, pixels + noised]), batch, bulk).chunk(2)
+                part, passes = part - noisy + view.value, passes + 2 * len(mask)
+            else:
+                part, passes = self.scores(view.score, shown, batch, bulk), passes + len(mask)
+            impacts.append(part)
             view.progress(min(1.0, (start + len(mask)) / len(masks)))
-        return torch.cat(scores)
+        found = torch.cat(impacts)
+        if effect is not None:
+            found = found - torch.einsum("nhw,hw->n", (1 - masks) ** 2, effect)
+        return found, passes
+
+    def noise_effect(self, view: View, noise: torch.Tensor, bulk: bool) -> torch.Tensor:
+        """What noise at each pixel does to the score on average, `[h, w]`; (1-m)^2 of it is f(x + n*(1-m)) - f(x).
+
+        The first-order term <grad f(x), n*(1-m)> itself has mean zero and would only add its own noise. Between the
+        gradients at x + n and x - n that part cancels; what is left, <grad f(x + n) - grad f(x - n), n> / 4, is the
+        mean effect of Gaussian noise to second order, pixel by pixel (Hutchinson's estimate of a Hessian's diagonal).
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            points = torch.cat([view.pixels + noise, view.pixels - noise]).clone().requires_grad_(True)
+            value = view.score.values(self.backbone.forward(points, bulk=bulk)).sum()
+            above, below = torch.autograd.grad(value, points)[0].float().cpu()
+        return ((above - below) * noise[0]).sum(dim=0) / 4

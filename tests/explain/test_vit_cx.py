@@ -1,5 +1,6 @@
 """ViT-CX against a slow, literal version of the paper's algorithm, on every family, and against reference maps."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from medssl.backbones import Backbone
+from medssl.backbones import Backbone, shared_backbone
 from medssl.errors import BundleError
 from medssl.explain import ViTCX
+from medssl.explain.causal_masks import causal_masks, extreme_rows, interpolation_matrix
 from medssl.explain.explanation import to_unit_range
-from medssl.explain.vit_cx import NOISE_STD, cluster_masks
+from medssl.explain.score import case_score
+from medssl.explain.vit_cx import NOISE_STD
 from medssl.heads import ClassificationHead
 from medssl.preprocess import Preprocess
 from tests.models import save_model
@@ -58,40 +61,127 @@ def plain_masks(maps, size, threshold):
     return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in summed])
 
 
-def plain_saliency(backbone, head, image, masks, index, seed):
+def plain_saliency(backbone, head, image, masks, index, seed, noise="full"):
+    """The paper's algorithm mask by mask; with noise "first_order" its second term by gradients, pixel by pixel."""
     pixels = backbone.pixels([image], head.preprocess)[0]
 
     def probability(x):
-        with torch.no_grad():
-            return float(head.probabilities(backbone.forward(x[None]).pool(head.pooling))[0, index])
+        return head.probabilities(backbone.forward(x[None]).pool(head.pooling))[0, index]
+
+    def gradient(x):
+        x = x.clone().requires_grad_(True)
+        probability(x).backward()
+        return x.grad
 
     generator = torch.Generator().manual_seed(seed)
+    if noise == "first_order":
+        drawn = NOISE_STD * torch.randn(1, *pixels.shape, generator=generator)[0]
+        effect = (gradient(pixels + drawn) - gradient(pixels - drawn)) * drawn / 4
     total, cover = torch.zeros(pixels.shape[1:]), torch.zeros(pixels.shape[1:])
     for mask in masks:
-        noise = NOISE_STD * torch.randn(*pixels.shape, generator=generator) * (1 - mask)
-        score = probability(pixels * mask + noise) - probability(pixels + noise) + probability(pixels)
+        drawn = NOISE_STD * torch.randn(*pixels.shape, generator=generator) * (1 - mask)
+        with torch.no_grad():
+            score = probability(pixels * mask + drawn)
+            if noise == "full":
+                score = score - probability(pixels + drawn) + probability(pixels)
+            elif noise == "first_order":
+                score = score - (effect * (1 - mask) ** 2).sum()
         total += score * mask
         cover += mask
     return (total / cover.clamp(min=1e-8) / len(masks)).numpy()
 
 
+@pytest.mark.parametrize("noise", ["first_order", "full", "none"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_equals_the_plain_version(family, tmp_path):
+def test_equals_the_plain_version(family, noise, tmp_path):
     step = FAMILIES[family]
     backbone, head = make(family, tmp_path, (step * 3, step * 5))
     image = picture()
-    explanation = ViTCX(backbone, head).explain(image, target="b", seed=4)
+    explanation = ViTCX(backbone, head).explain(image, target="b", seed=4, noise=noise, max_masks=None, bulk=False)
     maps = backbone.encode([image], head.preprocess).maps[0].permute(2, 0, 1)
     masks = plain_masks(maps, head.preprocess.size, 0.1)
     assert explanation.masks == len(masks) > 1
-    expected = plain_saliency(backbone, head, image, masks_in_order(masks, maps, head.preprocess.size), 1, 4)
+    ordered = masks_in_order(masks, maps, head.preprocess.size)
+    expected = plain_saliency(backbone, head, image, ordered, 1, 4, noise)
     np.testing.assert_allclose(explanation.saliency, expected, atol=2e-4)
-    assert explanation.forward_passes == 1 + 2 * len(masks)
+    passes = {"first_order": len(masks) + 3, "full": 2 * len(masks), "none": len(masks)}
+    assert explanation.forward_passes == 1 + passes[noise]
+
+
+@pytest.mark.parametrize(("size", "cells"), [(224, 16), (56, 4), (60, 7), (9, 9), (5, 8), (32, 1)])
+def test_the_extremes_of_an_upsampled_map_lie_in_the_rows_that_are_looked_at(size, cells):
+    rows = interpolation_matrix(size, cells)
+    values = torch.randn(50, cells, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, few = values @ rows.T, values @ extreme_rows(rows).T
+    torch.testing.assert_close(whole.amax(1), few.amax(1))
+    torch.testing.assert_close(whole.amin(1), few.amin(1))
+    assert len(extreme_rows(rows)) <= 2 * cells + 1
+
+
+def test_settings_keep_to_their_bounds_and_change_nothing_else(tmp_path):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explainer = ViTCX(backbone, head)
+    free = explainer.explain(picture(), max_masks=None)
+    few = explainer.explain(picture(), max_masks=3)
+    assert free.masks > 3 == few.masks
+    one, many = (explainer.explain(picture(), batch_size=size, bulk=False).saliency for size in (1, 64))
+    np.testing.assert_allclose(one, many, atol=1e-6)
+    for wrong in ({"noise": "half"}, {"max_masks": 0}, {"batch_size": 0}):
+        with pytest.raises(BundleError, match="llowed"):
+            explainer.explain(picture(), **wrong)
+
+
+def test_the_likeness_to_a_case_can_be_explained(tmp_path):
+    backbone, head = make("dinov2", tmp_path, (56, 56))
+    other = backbone.encode([picture(seed=3)], head.preprocess).pool(head.pooling)[0]
+    own = backbone.encode([picture()], head.preprocess).pool(head.pooling)[0]
+    explanation = ViTCX(backbone, head).explain(picture(), target=case_score("case 3", other, head.pooling))
+    assert explanation.target == "case 3"
+    assert explanation.probability == pytest.approx(float(torch.cosine_similarity(own, other, dim=0)), abs=1e-5)
+    assert np.isfinite(explanation.heatmap).all() and explanation.masks > 1
+
+
+@pytest.mark.parametrize("when", ["success", "stop", "failure"])
+def test_nothing_is_left_behind(when, tmp_path, monkeypatch):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explainer = ViTCX(backbone, head)
+
+    def stop(_fraction):
+        raise KeyboardInterrupt
+
+    if when == "failure":
+        monkeypatch.setattr(head, "classify", lambda encoding: 1 / 0)
+    try:
+        explainer.explain(picture(), progress=stop if when == "stop" else None)
+    except (KeyboardInterrupt, ZeroDivisionError):
+        assert when != "success"
+    else:
+        assert when == "success"
+    assert torch.is_grad_enabled()
+    for model in (backbone.model, backbone._bulk_model):
+        assert not any(module._forward_hooks for module in model.modules())
+        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
+
+
+def test_memory_does_not_grow_with_explanations(tmp_path):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explainer = ViTCX(backbone, head)
+
+    def resident():
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    for _ in range(50):
+        explainer.explain(picture())
+    before = resident()
+    for _ in range(200):
+        explainer.explain(picture())
+    assert resident() - before < 20  # MiB; keeping one image's masks each time would be over 60
 
 
 def masks_in_order(masks, maps, size):
     """The plain masks in the order the fast ones have, so that both meet the same noise."""
-    fast = cluster_masks(maps, size, 0.1)
+    fast = causal_masks(maps, size, 0.1)
     order = [int(torch.stack([(m - f).abs().max() for m in masks]).argmin()) for f in fast]
     assert sorted(order) == list(range(len(masks)))
     ordered = masks[order]
@@ -129,9 +219,9 @@ def test_target_defaults_to_the_predicted_class_and_unknown_ones_are_refused(tmp
 
 def test_constant_maps_and_constant_scores_give_zeros_and_no_evidence(tmp_path):
     backbone, head = make("dinov2", tmp_path, (56, 56))
-    assert cluster_masks(torch.zeros(8, 4, 4), (56, 56), 0.1).shape == (0, 56, 56)
-    assert cluster_masks(torch.full((8, 4, 4), 3.7), (56, 56), 0.1).shape == (0, 56, 56)
-    one = cluster_masks(torch.cat([torch.full((7, 4, 4), 2.0), torch.rand(1, 4, 4)]), (56, 56), 0.1)
+    assert causal_masks(torch.zeros(8, 4, 4), (56, 56), 0.1).shape == (0, 56, 56)
+    assert causal_masks(torch.full((8, 4, 4), 3.7), (56, 56), 0.1).shape == (0, 56, 56)
+    one = causal_masks(torch.cat([torch.full((7, 4, 4), 2.0), torch.rand(1, 4, 4)]), (56, 56), 0.1)
     assert one.shape == (1, 56, 56) and torch.isfinite(one).all()
     head.linear.weight.zero_()
     explanation = ViTCX(backbone, head).explain(picture())
@@ -167,15 +257,26 @@ REAL = os.environ.get("MEDSSL_REAL_DATA")
 
 
 @pytest.mark.skipif(not REAL, reason="MEDSSL_REAL_DATA is not set")
+@pytest.mark.parametrize(
+    ("noise", "bulk", "runs"),
+    [("first_order", False, 3), ("first_order", True, 3), ("full", False, 2), ("full", True, 4)],
+)
 @pytest.mark.parametrize("task", ["lung", "brain", "leukaemia", "eye"])
-def test_agrees_with_the_authors_maps(task):
-    """Pearson to the mean of six runs of the authors' code: at least its own run-to-run correlation less 0.03."""
+def test_agrees_with_the_authors_maps(task, noise, bulk, runs):
+    """Pearson to the mean of six runs of the authors' code: at least its own run-to-run correlation less 0.03.
+
+    Theirs is a mean over runs, and so is ours: one run of either may lie further off.
+    """
     reference = np.load(Path(REAL) / "goldens" / f"{task}.npz")
-    backbone = Backbone.from_pretrained(Path(REAL) / "weights" / "vit-tiny-patch16-224")
+    backbone = shared_backbone(str(Path(REAL) / "weights" / "vit-tiny-patch16-224"))
     labels = [str(name) for name in range(len(reference["head_bias"]))]
     head = ClassificationHead.from_linear(reference["head_weight"], reference["head_bias"], labels, backbone)
     for index, pixels in enumerate(reference["images"]):
-        explanation = ViTCX(backbone, head).explain(Image.fromarray(pixels), target=int(reference["target"][index]))
-        assert explanation.masks == reference["masks"][index]
-        found = np.corrcoef(explanation.saliency.ravel(), reference["saliency"][index].ravel())[0, 1]
-        assert found >= reference["self_correlation"][index] - 0.03
+        found = []
+        for seed in range(runs):
+            explanation = ViTCX(backbone, head).explain(
+                Image.fromarray(pixels), target=int(reference["target"][index]), seed=seed, noise=noise, bulk=bulk
+            )
+            assert explanation.masks == reference["masks"][index]
+            found.append(np.corrcoef(explanation.saliency.ravel(), reference["saliency"][index].ravel())[0, 1])
+        assert np.mean(found) >= reference["self_correlation"][index] - 0.03, (index, found)
