@@ -13,6 +13,7 @@ import benchmark_faithfulness
 import benchmark_pointing
 import benchmark_search
 import benchmark_start
+import benchmark_variants
 
 BENCHMARKS = {
     "embed": benchmark_embed,
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "explain": benchmark_explain,
     "pointing": benchmark_pointing,
     "faithfulness": benchmark_faithfulness,
+    "variants": benchmark_variants,
 }
 
 

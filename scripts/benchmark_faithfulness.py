@@ -1,7 +1,8 @@
 """Which explainer shows what decides the class? Deletion, insertion and pointing beside a random map's, on real images.
 
-Every explainer meets the same images with the same seeds. Deletion and insertion are of the predicted class; pointing
-and energy are of the true class, on images that have a box. Means over images, with intervals over groups.
+Every explainer meets the same images with the same seeds. Deletion and insertion are of the predicted class (or of the
+likeness to the nearest case of another group); pointing and energy are of the true class, on images that have a box.
+Means over images, with intervals over groups.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from medssl.bundle import Bundle
     from medssl.explain.explainer import Explainer
     from medssl.explain.explanation import Explanation
+    from medssl.explain.score import Score
 
 CONTROL = "random"
-PAIRED = "difference_to_random"
+PAIRED = "difference"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--n", type=int, default=60, help="images a bundle, those with a box first (default %(default)s)"
     )
     parser.add_argument("--split", default="test", help="the split to take them from, or 'all' (default %(default)s)")
+    parser.add_argument("--of", choices=("class", "case"), default="class", help="what is explained (default class)")
     parser.add_argument("--explainers", nargs="+", metavar="NAME", help="default: all that the backbone allows")
     parser.add_argument("--steps", type=int, help="shares that pixels are deleted and inserted in (default: 14)")
     parser.add_argument(
@@ -74,10 +77,12 @@ def run(arguments: argparse.Namespace) -> dict:
         bundle = Bundle.load(place)
         dataset = load_data(source, labels=bundle.labels)
         chosen = dataset.select(choose(dataset, arguments.split, arguments.n, arguments.seed))
-        found = measure_bundle(bundle, chosen, steps, arguments)
+        explainers = explainers_of(bundle, arguments.explainers, arguments.of)
+        found = measure_bundle(bundle, chosen, explainers, steps, arguments)
         figures["bundles"][str(place)] = {"task": bundle.task.name, "data": Path(source).name, **found}
-        settings = f"split {arguments.split}, seed {arguments.seed}, {steps} steps"
-        texts.append(table(f"{bundle.task.title}, {settings}", found))
+        settings = f"{arguments.of}, split {arguments.split}, seed {arguments.seed}, {steps} steps"
+        titles = {name: explainer.title for name, explainer in explainers.items()}
+        texts.append(table(f"{bundle.task.title}, {settings}", found, titles))
         print(texts[-1], flush=True)
     if arguments.out_md:
         Path(arguments.out_md).write_text("\n".join(texts), "utf-8")
@@ -101,33 +106,45 @@ def choose(dataset: Dataset, split: str, count: int, seed: int) -> list[int]:
     return rows[:count].tolist()
 
 
-def explainers_of(bundle: Bundle, wanted: Sequence[str] | None) -> dict[str, Explainer]:
-    """The explainers asked for, by default all that fit the backbone, and always the random control."""
+def explainers_of(bundle: Bundle, wanted: Sequence[str] | None, of: str) -> dict[str, Explainer]:
+    """The explainers asked for, by default all that fit backbone and score, and always the random control."""
+    from medssl.explain.evidence_map import EvidenceMap
     from medssl.explain.registry import EXPLAINERS, available_explainers, make_explainer
 
-    available = list(available_explainers(bundle.backbone, bundle.head))
+    available = [
+        name
+        for name in available_explainers(bundle.backbone, bundle.head)
+        if of == "class" or name != EvidenceMap.method
+    ]
     asked = list(wanted or available)
     names = [name for name in EXPLAINERS if name in asked or name == CONTROL]
     names += [name for name in asked if name not in EXPLAINERS]
     return {name: make_explainer(name, bundle.backbone, bundle.head) for name in names}
 
 
-def measure_bundle(bundle: Bundle, dataset: Dataset, steps: int, arguments: argparse.Namespace) -> dict:
-    """All figures of a bundle's explainers on the rows of a data set."""
+def measure_bundle(
+    bundle: Bundle,
+    dataset: Dataset,
+    explainers: dict[str, Explainer],
+    steps: int,
+    arguments: argparse.Namespace,
+    against: str = CONTROL,
+) -> dict:
+    """All figures of a bundle's explainers on the rows of a data set, and their differences to the one `against`."""
     from medssl.data import BOX_COLUMNS, read_record
     from medssl.explain.faithfulness import box_mask
 
-    explainers = explainers_of(bundle, arguments.explainers)
     images, kept = [], []
     values: dict[str, dict[str, list[float]]] = {name: {} for name in explainers}
     areas, empty = [], dict.fromkeys(explainers, 0)
     for number, row in enumerate(tqdm(dataset, desc=bundle.task.name, unit="img", disable=arguments.quiet)):
         image = read_record(row)
-        box = [row.get(column) for column in BOX_COLUMNS]
+        box = [row.get(column) if arguments.of == "class" else None for column in BOX_COLUMNS]
         mask = None if None in box else box_mask(box, image.height, image.width)
         areas.append(np.nan if mask is None else float(mask.mean()))
         label = bundle.labels[row["label"]]
-        explanations = measure_image(explainers, image, label, mask, arguments.seed + number, steps, values)
+        score = None if arguments.of == "class" else nearest_case(bundle, image, row["group_id"])
+        explanations = measure_image(explainers, image, label, mask, arguments.seed + number, steps, values, score)
         for name, explanation in explanations.items():
             empty[name] += not explanation.evidence
         if number < arguments.sanity:
@@ -136,9 +153,9 @@ def measure_bundle(bundle: Bundle, dataset: Dataset, steps: int, arguments: argp
     groups = [str(group) for group in dataset["group_id"][:]]
     if images:
         add_sanity(bundle, images, kept, values, len(groups), arguments)
-    control = values[CONTROL]["insertion_minus_deletion"]
-    for found in (values[name] for name in explainers if name != CONTROL):
-        found[PAIRED] = list(np.subtract(found["insertion_minus_deletion"], control))
+    other = values[against]["insertion_minus_deletion"]
+    for found in (values[name] for name in explainers if name != against):
+        found[PAIRED] = list(np.subtract(found["insertion_minus_deletion"], other))
     summary = {
         name: {
             metric: summarise(metric, numbers, groups, arguments.resamples, arguments.seed)
@@ -157,6 +174,14 @@ def measure_bundle(bundle: Bundle, dataset: Dataset, steps: int, arguments: argp
     }
 
 
+def nearest_case(bundle: Bundle, image: Image.Image, group: str | None) -> Score:
+    """The likeness to the nearest case of another group."""
+    from medssl.explain.score import case_score
+
+    case = bundle.analyze(image, top_k=1, explain=False, exclude_group=group).cases[0]
+    return case_score(case.id, case.embedding, bundle.head.pooling)
+
+
 def measure_image(
     explainers: dict[str, Explainer],
     image: Image.Image,
@@ -165,8 +190,12 @@ def measure_image(
     seed: int,
     steps: int,
     values: dict[str, dict[str, list[float]]],
+    score: Score | None = None,
 ) -> dict[str, Explanation]:
-    """Add one RGB image's figures to `values` (explainer -> metric -> one number an image); the explanations made."""
+    """Add one RGB image's figures to `values` (explainer -> metric -> one number an image); the explanations made.
+
+    They are of the `score`, by default the predicted class's probability.
+    """
     from medssl.explain.faithfulness import (
         CURVE_METRICS,
         deletion_insertion,
@@ -178,12 +207,13 @@ def measure_image(
 
     first = next(iter(explainers.values()))
     backbone, head = first.backbone, first.head
-    encoding = backbone.encode([image], head.preprocess, maps=False)
-    predicted = class_index(head, None, head.classify(encoding)[0])
-    explanations = {name: explainer.explain(image, predicted, seed) for name, explainer in explainers.items()}
+    if score is None:
+        encoding = backbone.encode([image], head.preprocess, maps=False)
+        score = class_score(head, class_index(head, None, head.classify(encoding)[0]))
+    explanations = {name: explainer.explain(image, score, seed) for name, explainer in explainers.items()}
     maps = [shown_map(explanation) for explanation in explanations.values()]
     pixels = backbone.pixels([image], head.preprocess)
-    curves = deletion_insertion(first.scores, class_score(head, predicted), pixels, maps, steps, seed)
+    curves = deletion_insertion(first.scores, score, pixels, maps, steps, seed)
     for (name, explanation), curve in zip(explanations.items(), curves, strict=True):
         found = {metric: getattr(curve, metric) for metric in CURVE_METRICS}
         found |= {"seconds": explanation.seconds, "forward_passes": explanation.forward_passes}
@@ -237,16 +267,19 @@ def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resa
     return found | {"higher_is_better": METRICS[metric].higher_is_better if metric in METRICS else None}
 
 
-def table(title: str, found: dict) -> str:
+def table(title: str, found: dict, names: dict[str, str], against: str = CONTROL) -> str:
     """A bundle's figures as a Markdown table under a line that says what they were measured on."""
     from medssl.explain.faithfulness import METRICS
-    from medssl.explain.registry import EXPLAINERS
 
     rows = found["explainers"]
     titles = {
         name: f"{metric.title}, {'higher' if metric.higher_is_better else 'lower'}" for name, metric in METRICS.items()
     }
-    titles |= {PAIRED: "insertion minus deletion, less random's", "seconds": "seconds", "forward_passes": "forwards"}
+    titles |= {
+        PAIRED: f"insertion minus deletion, less that of {against}",
+        "seconds": "seconds",
+        "forward_passes": "forwards",
+    }
     order = ["deletion", "insertion", "insertion_minus_deletion", PAIRED, "pointing", "energy", "randomisation"]
     columns = [name for name in [*order, "seconds", "forward_passes"] if any(row.get(name) for row in rows.values())]
     boxes = f", {found['boxes']} with a box of {found['box_area']:.3f} of the area" if found["boxes"] else ""
@@ -258,7 +291,7 @@ def table(title: str, found: dict) -> str:
     ]
     for name, row in rows.items():
         cells = [cell(column, row.get(column)) for column in columns]
-        lines.append(f"| {EXPLAINERS[name].title} | {' | '.join(cells)} | {row['without_evidence']} |")
+        lines.append(f"| {names[name]} | {' | '.join(cells)} | {row['without_evidence']} |")
     return "\n".join([*lines, ""])
 
 

@@ -15,6 +15,7 @@ from medssl.errors import DataError
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import benchmark_faithfulness  # noqa: E402
+import benchmark_variants  # noqa: E402
 
 BOX = {"box_left": "0.1", "box_top": "0.2", "box_right": "0.6", "box_bottom": "0.7"}
 
@@ -61,9 +62,9 @@ def test_every_figure_has_an_interval_and_the_control_stands_beside(measured):
             assert figure is None or figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"]
         assert row["deletion"]["n"] == 6 and row["pointing"]["n"] == row["energy"]["n"] == 4
         assert 0 <= row["pointing"]["value"] <= 1 and row["forward_passes"]["value"] >= 1
-        assert ("difference_to_random" in row) == (name != "random")
+        assert ("difference" in row) == (name != "random")
     vit_cx, random = (found["explainers"][name]["insertion_minus_deletion"]["value"] for name in ("vit_cx", "random"))
-    assert found["explainers"]["vit_cx"]["difference_to_random"]["value"] == pytest.approx(vit_cx - random)
+    assert found["explainers"]["vit_cx"]["difference"]["value"] == pytest.approx(vit_cx - random)
     assert found["explainers"]["random"]["randomisation"] == found["explainers"]["random"]["randomisation"] | {
         "value": pytest.approx(1),
         "n": 2,
@@ -122,3 +123,25 @@ def test_counts_that_do_not_fit_are_refused():
         benchmark_faithfulness.run(arguments("--bundle", "a", "b", "--data", "c"))
     with pytest.raises(DataError, match="--n 0"):
         benchmark_faithfulness.run(arguments("--bundle", "a", "--data", "c", "--n", 0))
+
+
+def test_the_likeness_to_a_case_is_measured_too(tiny_bundle_folders, tiny_data):
+    given = ("--bundle", tiny_bundle_folders["shapes"], "--data", tiny_data["shapes"], "--n", 3, "--of", "case")
+    figures = benchmark_faithfulness.run(arguments(*given, "--explainers", "grad_cam", "--steps", 3))
+    (found,) = figures["bundles"].values()
+    row = found["explainers"]["grad_cam"]
+    assert row["pointing"] is None and -1 <= row["deletion"]["value"] <= row["insertion"]["high"] <= 1
+
+
+def test_every_variant_of_vit_cx_is_measured_against_it(tiny_bundle_folders, boxed_data):
+    parser = argparse.ArgumentParser()
+    benchmark_variants.add_arguments(parser)
+    given = ["--bundle", str(tiny_bundle_folders["shapes"]), "--data", str(boxed_data), "--n", "2", "--steps", "2"]
+    figures = benchmark_variants.run(parser.parse_args([*given, "--quiet"]))
+    assert figures["split"] == "val"
+    (found,) = figures["bundles"].values()
+    rows = found["explainers"]
+    assert len(rows) == 10 and "difference" not in rows["vit_cx"]
+    assert all(np.isfinite(row["difference"]["value"]) for name, row in rows.items() if name != "vit_cx")
+    assert rows["full"]["forward_passes"]["value"] > rows["none"]["forward_passes"]["value"]
+    assert rows["cls_selected"]["forward_passes"]["value"] < rows["vit_cx"]["forward_passes"]["value"]

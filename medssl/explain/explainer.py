@@ -70,9 +70,9 @@ class Explainer:
 
     @torch.no_grad()
     def scores(
-        self, score: Score, pixels: torch.Tensor, batch_size: int | None = None, bulk: bool = False
+        self, score: Score, pixels: torch.Tensor, batch_size: int | None = None, bulk: bool = True
     ) -> torch.Tensor:
-        """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in float32 or the bulk precision."""
+        """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in the bulk precision or float32."""
         batch = batch_size or self.backbone.batch_size(self.head.preprocess)
         return torch.cat([score.values(self.backbone.forward(part, bulk=bulk)).cpu() for part in pixels.split(batch)])
 

@@ -47,7 +47,7 @@ class ViTCX(Explainer):
             if value is not None and value < 1:
                 raise BundleError(f"{name} is {value}; allowed: None, or a whole number from 1 on.")
         size = tuple(view.pixels.shape[-2:])
-        masks = causal_masks(view.encoding.maps[0].permute(2, 0, 1), size, distance_threshold, max_masks)
+        masks = self.masks(view, distance_threshold, max_masks)
         if not len(masks):
             return Saliency(np.zeros(size, np.float32), 0, 0, False)
         impacts, passes = self.impacts(view, masks, noise, batch_size, bulk)
@@ -55,6 +55,11 @@ class ViTCX(Explainer):
         values = (weighted / masks.sum(dim=0).clamp(min=1e-8) / len(masks)).numpy()
         evidence = len(masks) > 1 and float(impacts.max() - impacts.min()) >= EVIDENCE_SPREAD
         return Saliency(values, len(masks), passes, evidence)
+
+    def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
+        """The masks `[N, h, w]` to try, from the encoding's feature maps."""
+        maps, size = view.encoding.maps[0].permute(2, 0, 1), tuple(view.pixels.shape[-2:])
+        return causal_masks(maps, size, distance_threshold, max_masks)
 
     def impacts(
         self, view: View, masks: torch.Tensor, noise: str, batch_size: int | None, bulk: bool
