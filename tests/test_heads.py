@@ -78,6 +78,7 @@ def edit_config(folder, **changes):
         (lambda folder: edit_config(folder, schema_version=99), "schema_version 99.*reads 1"),
         (lambda folder: edit_config(folder, labels=["a", "b"]), "do not match"),
         (lambda folder: edit_config(folder, labels=["a", "a", "b"]), "different labels"),
+        (lambda folder: edit_config(folder, labels=["a"]), "two or more"),
         (lambda folder: edit_config(folder, embedding_dim=7), "do not match"),
         (lambda folder: edit_config(folder, temperature=0), "temperature is 0"),
         (lambda folder: edit_config(folder, preprocess={"size": [0, 3]}), "preprocess"),

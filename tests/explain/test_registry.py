@@ -166,6 +166,19 @@ def test_a_head_that_says_the_same_of_everything_is_no_evidence(tmp_path, method
 
 
 @pytest.mark.parametrize("method", ORDER)
+@pytest.mark.parametrize("target", ["a", "b"])
+def test_a_probability_of_almost_1_or_0_gives_a_finite_map_or_no_evidence(tmp_path, method, target):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    head.linear.bias[0] = 60.0
+    explanation = make_explainer(method, backbone, head).explain(picture(), target=target)
+    assert explanation.probability == pytest.approx(float(target == "a"), abs=1e-6)
+    assert np.isfinite(explanation.saliency).all() and np.isfinite(explanation.heatmap).all()
+    # Those that change the image and look say that nothing moved.
+    if method in ("vit_cx", "occlusion", "rise"):
+        assert not explanation.evidence and not explanation.heatmap.any()
+
+
+@pytest.mark.parametrize("method", ORDER)
 @pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
 def test_a_case_can_be_explained(model, method, pooling):
     backbone, head = model
