@@ -8,7 +8,7 @@ Means over images, with intervals over groups.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict:
     """Measure every explainer on every bundle, print a table each, and return the figures."""
+    return compare(arguments, lambda bundle: explainers_of(bundle, arguments.explainers, arguments.of), CONTROL)
+
+
+def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Explainer]], against: str) -> dict:
+    """Measure the explainers that `make` gives on every bundle, print a table each, and return the figures."""
     from medssl.bundle import Bundle
     from medssl.data import load_data
     from medssl.errors import DataError
@@ -77,12 +82,12 @@ def run(arguments: argparse.Namespace) -> dict:
         bundle = Bundle.load(place)
         dataset = load_data(source, labels=bundle.labels)
         chosen = dataset.select(choose(dataset, arguments.split, arguments.n, arguments.seed))
-        explainers = explainers_of(bundle, arguments.explainers, arguments.of)
-        found = measure_bundle(bundle, chosen, explainers, steps, arguments)
+        explainers = make(bundle)
+        found = measure_bundle(bundle, chosen, explainers, steps, arguments, against)
         figures["bundles"][str(place)] = {"task": bundle.task.name, "data": Path(source).name, **found}
         settings = f"{arguments.of}, split {arguments.split}, seed {arguments.seed}, {steps} steps"
         titles = {name: explainer.title for name, explainer in explainers.items()}
-        texts.append(table(f"{bundle.task.title}, {settings}", found, titles))
+        texts.append(table(f"{bundle.task.title}, {settings}", found, titles, against))
         print(texts[-1], flush=True)
     if arguments.out_md:
         Path(arguments.out_md).write_text("\n".join(texts), "utf-8")
@@ -128,7 +133,7 @@ def measure_bundle(
     explainers: dict[str, Explainer],
     steps: int,
     arguments: argparse.Namespace,
-    against: str = CONTROL,
+    against: str,
 ) -> dict:
     """All figures of a bundle's explainers on the rows of a data set, and their differences to the one `against`."""
     from medssl.data import BOX_COLUMNS, read_record
@@ -152,7 +157,7 @@ def measure_bundle(
             kept.append(explanations)
     groups = [str(group) for group in dataset["group_id"][:]]
     if images:
-        add_sanity(bundle, images, kept, values, len(groups), arguments)
+        add_sanity(bundle, explainers, images, kept, values, len(groups), arguments)
     other = values[against]["insertion_minus_deletion"]
     for found in (values[name] for name in explainers if name != against):
         found[PAIRED] = list(np.subtract(found["insertion_minus_deletion"], other))
@@ -228,15 +233,20 @@ def measure_image(
 
 
 def add_sanity(
-    bundle: Bundle, images: list, kept: list[dict], values: dict, count: int, arguments: argparse.Namespace
+    bundle: Bundle,
+    explainers: dict[str, Explainer],
+    images: list,
+    kept: list[dict],
+    values: dict,
+    count: int,
+    arguments: argparse.Namespace,
 ) -> None:
     """Add the likeness of the first images' maps to those under an all random model; NaN for the other images."""
-    from medssl.explain.registry import make_explainer
     from medssl.explain.sanity import model_randomisation
 
     for name, found in tqdm(values.items(), desc="random weights", unit="explainer", disable=arguments.quiet):
         result = model_randomisation(
-            lambda backbone, head, name=name: make_explainer(name, backbone, head),
+            type(explainers[name]),
             bundle.backbone,
             bundle.head,
             images,
@@ -267,7 +277,7 @@ def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resa
     return found | {"higher_is_better": METRICS[metric].higher_is_better if metric in METRICS else None}
 
 
-def table(title: str, found: dict, names: dict[str, str], against: str = CONTROL) -> str:
+def table(title: str, found: dict, names: dict[str, str], against: str) -> str:
     """A bundle's figures as a Markdown table under a line that says what they were measured on."""
     from medssl.explain.faithfulness import METRICS
 

@@ -6,9 +6,13 @@ Deletion and insertion are of the predicted class's probability for all of them,
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import benchmark_faithfulness as faithfulness
+
+if TYPE_CHECKING:
+    from medssl.bundle import Bundle
+    from medssl.explain.explainer import Explainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,32 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Measure every variant on every bundle, print a table each, and return the figures."""
+    """Measure ViT-CX, its variants and the control on every bundle, print a table each, and return the figures."""
     from vit_cx_variants import VARIANTS
 
-    from medssl.bundle import Bundle
-    from medssl.data import load_data
-    from medssl.errors import DataError
-    from medssl.explain import make_explainer
-    from medssl.explain.faithfulness import STEPS
+    from medssl.explain.control import RandomMap
 
-    if len(arguments.bundle) != len(arguments.data):
-        raise DataError("Give one data set a bundle.")
-    steps = STEPS if arguments.steps is None else arguments.steps
-    figures: dict = {"seed": arguments.seed, "split": arguments.split, "steps": steps, "bundles": {}}
-    texts = []
-    for place, source in zip(arguments.bundle, arguments.data, strict=True):
-        bundle = Bundle.load(place)
-        dataset = load_data(source, labels=bundle.labels)
-        chosen = dataset.select(faithfulness.choose(dataset, arguments.split, arguments.n, arguments.seed))
-        kinds = {"vit_cx": bundle.explainer, **{kind.method: kind(bundle.backbone, bundle.head) for kind in VARIANTS}}
-        kinds["random"] = make_explainer("random", bundle.backbone, bundle.head)
-        found = faithfulness.measure_bundle(bundle, chosen, kinds, steps, arguments, against="vit_cx")
-        figures["bundles"][str(place)] = {"task": bundle.task.name, "data": Path(source).name, **found}
-        titles = {name: kind.title for name, kind in kinds.items()}
-        settings = f"{bundle.task.title}, split {arguments.split}, seed {arguments.seed}, {steps} steps"
-        texts.append(faithfulness.table(settings, found, titles, against="vit_cx"))
-        print(texts[-1], flush=True)
-    if arguments.out_md:
-        Path(arguments.out_md).write_text("\n".join(texts), "utf-8")
-    return figures
+    def make(bundle: Bundle) -> dict[str, Explainer]:
+        kinds = (*VARIANTS, RandomMap)
+        return {"vit_cx": bundle.explainer, **{kind.method: kind(bundle.backbone, bundle.head) for kind in kinds}}
+
+    return faithfulness.compare(arguments, make, "vit_cx")
