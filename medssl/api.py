@@ -1,4 +1,4 @@
-"""The HTTP endpoints of the app: tasks, classify, explain, similar, analyze. Plain JSON in and out."""
+"""The HTTP endpoints of the app: tasks, classify, explain, explain_case, similar, analyze. Plain JSON in and out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
-from medssl.bundle import Analysis, Bundle, suggest_task
+from medssl.bundle import Analysis, Bundle, case_dict, suggest_task
 from medssl.errors import BundleError, ImageError, LibraryError, MedSSLError
-from medssl.explain import Explanation
+from medssl.explain import Explanation, ViTCX
 from medssl.images import read_image
+from medssl.library import Case
 
 GENERAL_ERROR = "Something went wrong in this program, not in your image. Try again; if it stays, tell its maintainer."
 NO_FILE = "No image was given. Choose a PNG, JPEG, TIFF, WebP, BMP or DICOM file first."
@@ -96,6 +97,7 @@ def describe(name: str, bundle: Bundle) -> dict:
         "labels": list(bundle.labels),
         "modality": bundle.task.modality,
         "backbone": {**bundle.head.backbone, "id": backbone_name(bundle)},
+        "explainers": bundle.explainers,
         "figures": bundle.metrics,
     }
 
@@ -120,20 +122,17 @@ class Files:
         self.component.temp_files.add(path)
         return gr.FileData(path=path, orig_name=name, mime_type="image/png").model_dump()
 
-    def explanation(self, analysis: Analysis) -> dict:
+    def explanation(self, explanation: Explanation, image: Image.Image) -> dict:
         """The explanation's facts, its raw map and its overlay."""
         return {
-            **analysis.to_dict()["explanation"],
-            "heatmap": self.png(heatmap_png(analysis.explanation), "heatmap.png"),
-            "overlay": self.png(analysis.explanation.overlay(analysis.image), "overlay.png"),
+            **explanation.to_dict(),
+            "heatmap": self.png(heatmap_png(explanation), "heatmap.png"),
+            "overlay": self.png(explanation.overlay(image), "overlay.png"),
         }
 
-    def cases(self, analysis: Analysis) -> list[dict]:
-        """The cases' facts and thumbnails."""
-        return [
-            {**facts, "thumbnail": None if case.image is None else self.png(case.image, "thumbnail.png")}
-            for facts, case in zip(analysis.to_dict()["cases"], analysis.cases, strict=True)
-        ]
+    def case(self, case: Case) -> dict:
+        """A case's facts and thumbnail."""
+        return {**case_dict(case), "thumbnail": None if case.image is None else self.png(case.image, "thumbnail.png")}
 
 
 def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
@@ -144,10 +143,13 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         target_in = gr.Textbox("", label="class to explain; empty: the predicted one", elem_id="api-target")
         top_k_in = gr.Number(6, label=f"number of similar cases, 1 to {MOST_CASES}", elem_id="api-top-k")
         explain_in = gr.Checkbox(True, label="whether to compute the heatmap", elem_id="api-explain")
+        method_in = gr.Textbox(ViTCX.method, label="explainer, as `tasks` lists them", elem_id="api-method")
+        verify_in = gr.Checkbox(False, label="whether to verify the heatmap", elem_id="api-verify")
+        case_in = gr.Textbox("", label="id of a case, as `similar` lists them", elem_id="api-case")
         out = gr.JSON(label="result", elem_id="api-out")
     files = Files(out)
 
-    def run(image: str | None, task: str, **options: Any) -> tuple[Analysis, dict]:  # noqa: ANN401
+    def asked(image: str | None, task: str) -> tuple[Image.Image, Bundle, dict]:
         if not image:
             raise ImageError(NO_FILE)
         picture = read_image(image)
@@ -157,13 +159,17 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
                 pick(bundles, task)
             found = suggest_task(bundles, picture)
             task, suggested = found[0].name, {"suggested": [asdict(suggestion) for suggestion in found]}
-        return pick(bundles, task).analyze(picture, **options), {"task": task, **suggested}
+        return picture, pick(bundles, task), {"task": task, **suggested}
+
+    def run(image: str | None, task: str, **options: Any) -> tuple[Analysis, dict]:  # noqa: ANN401
+        picture, bundle, facts = asked(image, task)
+        return bundle.analyze(picture, **options), facts
 
     def tasks() -> list[dict]:
-        """List the loaded tasks: name, title, labels, modality, backbone and measured figures.
+        """List the loaded tasks: name, title, labels, modality, backbone, explainers and measured figures.
 
         Returns:
-            a list of objects with name, title, labels, modality, backbone, figures
+            a list of objects with name, title, labels, modality, backbone, explainers (name: title), figures
         """
         return [describe(name, bundle) for name, bundle in bundles.items()]
 
@@ -179,18 +185,30 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         analysis, facts = run(image, task, top_k=1, explain=False)
         return {**facts, **analysis.to_dict()["prediction"]}
 
-    def explain(image: str, task: str = "", target: str = "", progress: gr.Progress = gr.Progress()) -> dict:  # noqa: B008
-        """Explain one class of an image by ViT-CX: the raw heatmap (16-bit PNG) and its overlay, in the image's frame.
+    def explain(
+        image: str,
+        task: str = "",
+        target: str = "",
+        method: str = ViTCX.method,
+        verify: bool = False,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict:
+        """Explain one class of an image: the raw heatmap (16-bit PNG) and its overlay, in the image's frame.
 
         Args:
             image: the image file
             task: task name; empty takes the suggested one
             target: class to explain; empty takes the predicted one
+            method: explainer, as `tasks` lists them
+            verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
-            task, target, probability, evidence, masks, forward_passes, seconds, seed, heatmap (file), overlay (file)
+            task, method, target, probability, evidence, masks, forward_passes, seconds, seed, heatmap (file), overlay
+            (file), verification (null without `verify`)
         """
-        analysis, facts = run(image, task, target=target or None, top_k=1, progress=as_progress(progress))
-        return {**facts, **files.explanation(analysis)}
+        options = {"target": target or None, "method": method, "verify": verify}
+        analysis, facts = run(image, task, top_k=1, progress=as_progress(progress), **options)
+        shown = files.explanation(analysis.explanation, analysis.image)
+        return {**facts, **shown, "verification": analysis.to_dict()["verification"]}
 
     def similar(image: str, task: str = "", top_k: int = 6) -> dict:
         """Find the library cases most like an image, best first; the image itself is never among them.
@@ -203,7 +221,30 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             task, cases: a list of id, label, score (cosine), group_id, source, thumbnail (file)
         """
         analysis, facts = run(image, task, top_k=check_top_k(top_k), explain=False)
-        return {**facts, "cases": files.cases(analysis)}
+        return {**facts, "cases": [files.case(case) for case in analysis.cases]}
+
+    def explain_case(
+        image: str,
+        case_id: str,
+        task: str = "",
+        method: str = ViTCX.method,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict:
+        """Explain why a library case is like an image: a heatmap on the image, and one on the case's thumbnail.
+
+        Args:
+            image: the image file
+            case_id: id of the case, as `similar` lists them
+            task: task name; empty takes the suggested one
+            method: explainer, as `tasks` lists them
+        Returns:
+            task, case, explanation, mirrored (null for a case without a picture)
+        """
+        picture, bundle, facts = asked(image, task)
+        found = bundle.explain_case(picture, case_id, method, as_progress(progress))
+        mirrored = found.mirrored and files.explanation(found.mirrored, found.case.image)
+        shown = files.explanation(found.explanation, picture)
+        return {**facts, "case": files.case(found.case), "explanation": shown, "mirrored": mirrored}
 
     def analyze(
         image: str,
@@ -211,6 +252,8 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         target: str = "",
         top_k: int = 6,
         explain: bool = True,
+        method: str = ViTCX.method,
+        verify: bool = False,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
         """Classify, explain and find similar cases in one call, by one encoding of the image.
@@ -221,8 +264,10 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             target: class to explain; empty takes the predicted one
             top_k: how many cases, 1 to 50
             explain: whether to compute the heatmap
+            method: explainer, as `tasks` lists them
+            verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
-            task, prediction, cases, explanation (null without `explain`), seconds
+            task, prediction, cases, explanation (null without `explain`), verification (null without `verify`), seconds
         """
         analysis, facts = run(
             image,
@@ -230,21 +275,24 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             target=target or None,
             top_k=check_top_k(top_k),
             explain=explain,
+            method=method,
+            verify=verify,
             progress=as_progress(progress),
         )
         return {
             **analysis.to_dict(),
             **facts,
-            "cases": files.cases(analysis),
-            "explanation": files.explanation(analysis) if explain else None,
+            "cases": [files.case(case) for case in analysis.cases],
+            "explanation": files.explanation(analysis.explanation, analysis.image) if explain else None,
         }
 
     endpoints = {
         tasks: [],
         classify: [image_in, task_in],
-        explain: [image_in, task_in, target_in],
+        explain: [image_in, task_in, target_in, method_in, verify_in],
+        explain_case: [image_in, case_in, task_in, method_in],
         similar: [image_in, task_in, top_k_in],
-        analyze: [image_in, task_in, target_in, top_k_in, explain_in],
+        analyze: [image_in, task_in, target_in, top_k_in, explain_in, method_in, verify_in],
     }
     for function, inputs in endpoints.items():
         limits = MODEL if inputs else {}

@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medssl.bundle import Analysis, Bundle
+from medssl.bundle import Bundle
+from medssl.explain import Explanation
+from medssl.explain.faithfulness import CURVE_METRICS, METRICS
+from medssl.explain.verification import Verification
 from medssl.heads import Prediction
 from medssl.images import read_image
 from medssl.library import Case
 from medssl.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC, Task
 
 SHOWN_SIDE = 1024
+BEATS_CHANCE = 0.9  # of the random maps
 UNFAMILIAR = "This image does not look like the images this model has seen; do not trust the class."
 NO_EVIDENCE = (
     "No evidence found: no part of this image moved the probability of “{label}”. The picture is shown as it is."
@@ -153,6 +157,26 @@ def case_facts(case: Case, rank: int) -> str:
     return f'<div class="ms-case">{picture}<div><b>Case {rank}</b><dl>{rows}</dl></div></div>'
 
 
+def verification(found: Verification) -> str:
+    """A heatmap's deletion and insertion beside those of random maps on the same image, and a sentence."""
+    rows = ""
+    for name in CURVE_METRICS:
+        figure = getattr(found, name)
+        rows += (
+            f"<tr><td>{METRICS[name].title} ({'higher' if figure.higher_is_better else 'lower'} is better)</td>"
+            f"<td>{figure.value:.3f}</td><td>{figure.random_mean:.3f} "
+            f"<br>({figure.random_low:.3f} to {figure.random_high:.3f})</td><td>{100 * figure.beats:.0f} %</td></tr>"
+        )
+    beats = found.insertion_minus_deletion.beats
+    said = "It is better than chance here" if beats >= BEATS_CHANCE else "It is no better than chance here"
+    return (
+        f'<div class="ms-note"><b>{said}</b>: it beats {100 * beats:.0f} % of {found.random_maps} random maps. '
+        f"Pixels were deleted and inserted, strongest first; “{escape(pretty(found.target))}” was watched.</div>"
+        '<div class="ms-card ms-figure-box"><table class="ms-figures ms-tight"><thead><tr><th>Area under the curve</th>'
+        f"<th>Here</th><th>Random maps</th><th>Beaten</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
 def figures(metrics: Mapping, modality: str, backbone: str) -> str:
     """The measured figures of a bundle with their 95 % intervals, and what its audit found."""
     found = {name: metric for name in FIGURES if is_metric(metric := find_metric(metrics, name))}
@@ -219,14 +243,14 @@ def for_screen(image: Image.Image) -> Image.Image:
     return small
 
 
-def blend(analysis: Analysis, opacity: float) -> Image.Image:
+def blend(image: Image.Image, explanation: Explanation, opacity: float) -> Image.Image:
     """The overlay at screen size; the map is only resized, never computed again."""
-    small = for_screen(analysis.image)
-    heatmap = analysis.explanation.heatmap
-    if small.size != analysis.image.size:
+    small = for_screen(image)
+    heatmap = explanation.heatmap
+    if small.size != image.size:
         resized = Image.fromarray(heatmap).resize(small.size, Image.Resampling.BILINEAR)
         heatmap = np.clip(np.asarray(resized, np.float32), 0, 1)
-    return replace(analysis.explanation, heatmap=heatmap).overlay(small, opacity)
+    return replace(explanation, heatmap=heatmap).overlay(small, opacity)
 
 
 def make_examples(bundles: Mapping[str, Bundle], folder: Path) -> list[dict]:

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import gradio as gr
-from PIL import Image
 
 from medssl import render
 from medssl.api import MODEL, NO_FILE, add_endpoints, backbone_name, guarded, pick
 from medssl.bundle import Analysis, Bundle, suggest_task
+from medssl.cases_panel import CasesPanel
 from medssl.errors import ImageError
+from medssl.heatmap_panel import HeatmapPanel
 from medssl.images import read_image
+from medssl.visit import Stopped, Visit
 
 CASES_SHOWN = 6
-DEFAULT_OPACITY = 0.55
 # Uploads, and pictures made from them, are deleted this long after they were written; looked for every minute.
 KEPT_SECONDS = 15 * 60
-PREDICTED = ""
-
-
-class Stopped(Exception):
-    """The user pressed Stop while a heatmap was being computed."""
-
-
-@dataclass
-class Visit:
-    """One upload in one browser tab: its picture, and what was found so far."""
-
-    image: Image.Image
-    group: str | None = None
-    analysis: Analysis | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 def launch_options() -> dict:
@@ -71,12 +55,6 @@ def launch_options() -> dict:
         # Slightly above what read_image takes, so that its own plain sentence is met first.
         "max_file_size": "60mb",
     }
-
-
-def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> list[tuple[str, str]]:
-    """The classes to explain as (shown, value); the first entry follows the prediction."""
-    said = f" ({render.pretty(analysis.prediction.label)})" if analysis else ""
-    return [(f"predicted class{said}", PREDICTED), *((render.pretty(label), label) for label in bundle.labels)]
 
 
 def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
@@ -152,55 +130,22 @@ class Page:
         self.verdict = gr.HTML(render.EMPTY, elem_id="verdict")
         with gr.Row(visible=False, elem_id="results") as self.results:
             with gr.Column(min_width=300, elem_id="where"):
-                self.overlay = gr.Image(
-                    label="Where it sees that",
-                    alt_text="heatmap over the image",
-                    format="png",
-                    interactive=False,
-                    height=330,
-                    buttons=["download", "fullscreen"],
-                    elem_id="heatmap",
-                )
-                self.note = gr.HTML("", elem_id="note")
-                self.target = gr.Dropdown(
-                    target_choices(first),
-                    value=PREDICTED,
-                    label="Class to explain",
-                    filterable=False,
-                    elem_id="target",
-                )
-                self.opacity = gr.Slider(
-                    0, 1, DEFAULT_OPACITY, step=0.05, label="Overlay opacity", buttons=[], elem_id="opacity"
-                )
+                self.where = HeatmapPanel(first)
             with gr.Column(min_width=300, elem_id="which"):
-                self.gallery = gr.Gallery(
-                    label="Most similar known cases",
-                    format="png",
-                    columns=3,
-                    allow_preview=False,
-                    interactive=False,
-                    buttons=[],
-                    object_fit="cover",
-                    elem_id="cases",
-                )
-                self.case = gr.HTML("", elem_id="case")
+                self.which = CasesPanel()
         with gr.Accordion("Measured figures and audit of this task", open=False, elem_id="figures-accordion"):
             self.figures = gr.HTML(self.figures_of(first), elem_id="figures")
 
     def connect(self) -> None:
         """The events; none of them is an endpoint."""
-        shown = [
-            self.warning,
-            self.verdict,
-            self.results,
-            self.overlay,
-            self.note,
-            self.target,
-            self.gallery,
-            self.case,
-        ]
+        where, which = self.where, self.which
+        checked = [where.verify, where.verification]
+        explained = [where.overlay, where.note, *checked]
+        likeness = [which.why, which.likeness, which.own, which.theirs]
+        found = [which.gallery, which.case, *likeness]
+        shown = [self.warning, self.verdict, self.results, *explained, where.target, where.method, *found]
         received = [self.visit, self.preview, self.task, self.suggestion, self.figures, *shown]
-        asked = [self.visit, self.task, self.target, self.opacity]
+        asked = [self.visit, self.task, where.target, where.opacity, where.method]
         private = {"api_visibility": "private"}
         slow = {**private, **MODEL}
         quick = {**private, "show_progress": "hidden", "concurrency_limit": 4}
@@ -209,12 +154,29 @@ class Page:
         def plain(function: Callable) -> Callable:
             return guarded(function, toast=True)
 
-        running = self.analyze.click(plain(self.run), asked, shown, show_progress_on=self.overlay, **slow)
-        explained = [self.overlay, self.note]
-        again = self.target.input(
-            plain(self.explain_again), asked, explained, show_progress_on=self.overlay, **latest, **slow
+        running = self.analyze.click(plain(self.run), asked, shown, show_progress_on=where.overlay, **slow)
+        again = gr.on(
+            [where.target.input, where.method.input],
+            plain(self.explain_again),
+            asked,
+            explained,
+            show_progress_on=where.overlay,
+            **latest,
+            **slow,
         )
-        runs = [running, again]
+        verifying = where.verify.click(
+            plain(self.verify), [self.visit, self.task], checked, show_progress_on=where.verification, **slow
+        )
+        which.gallery.select(plain(which.facts), self.visit, [which.case, *likeness], **quick)
+        comparing = which.gallery.select(
+            plain(self.compare),
+            [self.visit, self.task, where.method, where.opacity],
+            likeness,
+            show_progress_on=which.why,
+            **latest,
+            **slow,
+        )
+        runs = [running, again, verifying, comparing]
         seen = {"show_progress_on": self.preview, "cancels": runs, **slow}
         reading = self.upload.upload(plain(self.receive), [self.visit, self.upload], received, **seen)
         taken = [self.upload, *received]
@@ -222,9 +184,8 @@ class Page:
         self.upload.clear(plain(self.clear), self.visit, received, cancels=[reading, taking, *runs], **quick)
         changed = [self.figures, *shown]
         self.task.input(plain(self.change_task), [self.visit, self.task], changed, cancels=runs, **quick)
-        self.stop.click(plain(self.stop_said), self.visit, self.note, queue=False, cancels=runs, **private)
-        self.opacity.input(plain(self.reblend), [self.visit, self.opacity], self.overlay, **latest, **quick)
-        self.gallery.select(plain(self.show_case), self.visit, self.case, **quick)
+        self.stop.click(plain(self.stop_said), self.visit, where.note, queue=False, cancels=runs, **private)
+        where.opacity.input(plain(where.reblend), [self.visit, where.opacity], where.overlay, **latest, **quick)
 
     def figures_of(self, bundle: Bundle) -> str:
         """The accordion's content."""
@@ -236,11 +197,8 @@ class Page:
             self.warning: "",
             self.verdict: render.EMPTY,
             self.results: gr.Row(visible=False),
-            self.overlay: None,
-            self.note: "",
-            self.target: gr.Dropdown(choices=target_choices(self.bundles[name]), value=PREDICTED),
-            self.gallery: None,
-            self.case: "",
+            **self.where.blank(self.bundles[name]),
+            **self.which.blank(),
         }
 
     def forget(self, visit: Visit | None) -> dict:
@@ -305,20 +263,15 @@ class Page:
         self.stop_run(visit)
         return '<div class="ms-note">Stopped. Press Analyze to start again.</div>' if running else gr.skip()
 
-    def steps(self, visit: Visit | None, name: str, target: str, progress: gr.Progress) -> Iterator[Analysis]:
+    def steps(
+        self, visit: Visit | None, name: str, target: str, method: str, progress: gr.Progress
+    ) -> Iterator[Analysis]:
         """`Bundle.steps` for this visit; ends early when Stop was pressed."""
         if visit is None:
             raise ImageError(NO_FILE)
-        visit.stop = stop = threading.Event()
-
-        def tell(fraction: float, text: str) -> None:
-            if stop.is_set():
-                raise Stopped
-            progress(fraction, desc=text)
-
-        bundle = pick(self.bundles, name)
+        options = {"exclude_group": visit.group, "progress": visit.begin(progress), "method": method}
         try:
-            yield from bundle.steps(visit.image, target or None, CASES_SHOWN, exclude_group=visit.group, progress=tell)
+            yield from pick(self.bundles, name).steps(visit.image, target or None, CASES_SHOWN, **options)
         except Stopped:
             return
 
@@ -328,12 +281,13 @@ class Page:
         name: str,
         target: str,
         opacity: float,
+        method: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[dict]:
         """Class first, then cases, then the heatmap."""
         bundle = pick(self.bundles, name)
         shown: dict = {}
-        for analysis in self.steps(visit, name, target, progress):
+        for analysis in self.steps(visit, name, target, method, progress):
             visit.analysis = analysis
             if analysis.cases is None:
                 thresholds = bundle.head.thresholds
@@ -343,19 +297,13 @@ class Page:
                         analysis.prediction, bundle.task, thresholds.get("conformal_level", 0.9)
                     ),
                     self.results: gr.Row(visible=True),
-                    self.target: gr.Dropdown(choices=target_choices(bundle, analysis)),
-                    self.overlay: None,
-                    self.note: "",
-                    self.gallery: None,
-                    self.case: "",
+                    **self.where.waiting(bundle, analysis),
+                    **self.which.blank(),
                 }
             elif analysis.explanation is None:
-                shown[self.gallery] = [
-                    (case.image, render.case_caption(case)) for case in analysis.cases if case.image is not None
-                ]
-                shown[self.case] = '<p class="ms-small">Choose a case to see its facts.</p>'
+                shown.update(self.which.found(analysis))
             else:
-                shown.update(self.explained(analysis, opacity))
+                shown.update(self.where.explained(analysis, opacity))
             yield shown
 
     def explain_again(
@@ -364,35 +312,33 @@ class Page:
         name: str,
         target: str,
         opacity: float,
+        method: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
-        """The heatmap for another class of the same image."""
-        for analysis in self.steps(visit, name, target, progress):
+        """The heatmap for another class of the same image, or by another method."""
+        for analysis in self.steps(visit, name, target, method, progress):
             if analysis.explanation is not None:
                 visit.analysis = analysis
-                return self.explained(analysis, opacity)
-        return {self.note: '<div class="ms-note">Stopped. This is the heatmap of the class chosen before.</div>'}
+                return self.where.explained(analysis, opacity)
+        return {self.where.note: '<div class="ms-note">Stopped. This is the heatmap chosen before.</div>'}
 
-    def explained(self, analysis: Analysis, opacity: float) -> dict:
-        """The overlay, and what it shows in words."""
-        explanation = analysis.explanation
-        label = render.pretty(explanation.target)
-        chance = render.percent(explanation.probability)
-        said = f"Evidence for <b>{escape(label)}</b> ({chance}), from blue (none) to red (strongest)."
-        if not explanation.evidence:
-            said = escape(render.NO_EVIDENCE.format(label=label))
-        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
-        note = f'<div class="ms-note">{said}</div><p class="ms-small">{seconds}</p>'
-        return {self.overlay: render.blend(analysis, opacity), self.note: note}
+    def verify(
+        self,
+        visit: Visit | None,
+        name: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict:
+        """Whether the shown heatmap holds."""
+        return {self.where.verification: self.where.verified(visit, pick(self.bundles, name), progress)}
 
-    def reblend(self, visit: Visit | None, opacity: float) -> dict | Image.Image:
-        """The same heatmap at another opacity."""
-        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
-            return gr.skip()
-        return render.blend(visit.analysis, opacity)
-
-    def show_case(self, visit: Visit | None, event: gr.SelectData) -> str:
-        """All facts of the chosen case."""
-        cases = visit.analysis.cases if visit and visit.analysis else None
-        shown = [case for case in cases or [] if case.image is not None]
-        return render.case_facts(shown[event.index], event.index + 1) if event.index < len(shown) else ""
+    def compare(
+        self,
+        visit: Visit | None,
+        name: str,
+        method: str,
+        opacity: float,
+        event: gr.SelectData,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> dict:
+        """Why the chosen case is similar."""
+        return self.which.explained(visit, pick(self.bundles, name), method, opacity, event, progress)

@@ -25,11 +25,17 @@ COLUMNS = (
     "probabilities",
     "target",
     "evidence",
+    "method",
+    "deletion",
+    "insertion",
+    "insertion_minus_deletion",
+    "beats_random",
     "case_ids",
     "case_labels",
     "case_scores",
     "error",
 )
+CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 
 
 class CannotRunError(Exception):
@@ -71,12 +77,16 @@ def connect(url: str, downloads: str) -> Any:  # noqa: ANN401
 
 def check_question(client: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
     """Raises CannotRunError when the task or the class to explain is not one of the app's."""
-    tasks = {task["name"]: task["labels"] for task in client.predict(api_name="/tasks")}
+    listed = client.predict(api_name="/tasks")
+    tasks = {task["name"]: task["labels"] for task in listed}
     if not tasks:
         raise CannotRunError(f"The app at {options.url} has no bundle loaded.")
     if options.task and options.task not in tasks:
         raise CannotRunError(f"The app has no task {options.task!r}. It has: {', '.join(tasks)}.")
     labels = tasks[options.task] if options.task else sorted({label for each in tasks.values() for label in each})
+    known = {method for task in listed for method in task["explainers"]}
+    if options.method not in known:
+        raise CannotRunError(f"There is no explainer {options.method!r}. Allowed: {', '.join(sorted(known))}.")
     if options.target and options.target not in labels:
         raise CannotRunError(f"There is no class {options.target!r}. Allowed: {', '.join(labels)}.")
 
@@ -103,6 +113,8 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
             target=options.target,
             top_k=options.top_k,
             explain=bool(options.explain),
+            method=options.method,
+            verify=options.verify,
             api_name="/analyze",
         )
         if options.explain:
@@ -121,11 +133,14 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
 def as_row(answer: dict) -> dict:
     """One answer as a flat line of the CSV table."""
     prediction, explanation = answer.get("prediction") or {}, answer.get("explanation") or {}
-    cases = answer.get("cases") or []
+    cases, verification = answer.get("cases") or [], answer.get("verification") or {}
+    figures = {name: verification[name] for name in CURVES if name in verification}
     return {
         **{key: answer.get(key, "") for key in ("file", "task", "error")},
         **{key: prediction.get(key, "") for key in ("label", "probability", "familiarity", "familiar")},
-        **{key: explanation.get(key, "") for key in ("target", "evidence")},
+        **{key: explanation.get(key, "") for key in ("target", "evidence", "method")},
+        **{name: figure["value"] for name, figure in figures.items()},
+        "beats_random": figures[CURVES[-1]]["beats"] if figures else "",
         "prediction_set": " ".join(prediction.get("prediction_set", [])),
         "probabilities": json.dumps(prediction["probabilities"], ensure_ascii=False) if prediction else "",
         "case_ids": " ".join(case["id"] for case in cases),
@@ -180,11 +195,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="", help="class to explain (default: the predicted one)")
     parser.add_argument("--top-k", type=int, default=6, help="similar cases an image, 1 to 50 (default %(default)s)")
     parser.add_argument("--explain", metavar="DIR", help="also compute heatmaps and put them, with overlays, here")
+    parser.add_argument("--method", default="vit_cx", help="explainer of the heatmaps (default %(default)s)")
+    parser.add_argument(
+        "--verify", action="store_true", help="delete and insert each heatmap's pixels (with --explain)"
+    )
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="output (default %(default)s)")
     parser.add_argument("--out", metavar="FILE", help="write here instead of to standard output")
     options = parser.parse_args(arguments)
     if not 1 <= options.top_k <= 50:
         parser.error(f"--top-k is {options.top_k}; allowed are 1 to 50.")
+    if options.verify and not options.explain:
+        parser.error("--verify needs --explain DIR.")
     try:
         failed = run(options)
     except CannotRunError as error:

@@ -22,7 +22,7 @@ LEVELS = [
         "pretrain",
         "demo",
     },
-    {"render", "api", "ui"},
+    {"render", "visit", "api", "cases_panel", "heatmap_panel", "ui"},
     {"app"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -47,6 +47,16 @@ def test_same_numbers_as_bundle_analyze(app, image, tiny_bundles, tmp_path):
     assert "[1/1]" in done.stderr and "[1/1]" not in done.stdout
 
 
+def test_another_explainer_and_its_verification_land_in_the_table(app, image, tiny_bundles, tmp_path):
+    options = ("--method", "occlusion", "--verify", "--explain", tmp_path / "maps", "--format", "csv")
+    done = query("--url", app.url, image, "--task", "shapes", *options)
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    found = tiny_bundles["shapes"].analyze(image, method="occlusion", verify=True).verification
+    assert row["method"] == "occlusion" and float(row["deletion"]) == pytest.approx(found.deletion.value)
+    assert float(row["beats_random"]) == found.insertion_minus_deletion.beats
+
+
 def test_a_folder_with_a_bad_file_gives_a_table_and_exit_code_1(app, tiny_data, broken_file, tmp_path, image):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -76,6 +86,8 @@ def test_the_suggested_task_is_used_without_one(app, image, tiny_bundles):
         (["--task", "spleen"], "no task 'spleen'"),
         (["--task", "shapes", "--target", "jade"], "no class 'jade'"),
         (["--top-k", "0"], "1 to 50"),
+        (["--method", "lime"], "no explainer 'lime'"),
+        (["--verify"], "--verify needs --explain"),
         (["no/such/file.png"], "no/such/file.png"),
         (["--url", "http://127.0.0.1:9"], "No medssl app answers"),
         (["--url", "nonsense"], "No medssl app answers"),

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html import unescape
+from types import SimpleNamespace
 
 import gradio as gr
 import httpx
@@ -22,8 +23,11 @@ from medssl import render
 from medssl.api import GENERAL_ERROR, MODEL, check_top_k, guarded
 from medssl.bundle import suggest_task
 from medssl.errors import ImageError, LibraryError
+from medssl.explain import EXPLAINERS
+from medssl.heatmap_panel import PREDICTED
 from medssl.tasks import NOT_FOR_DIAGNOSIS
-from medssl.ui import PREDICTED, Page, Visit, build_app, launch_options
+from medssl.ui import Page, build_app, launch_options
+from medssl.visit import Visit
 from tests.conftest import ROOT, TINY_TASKS, App, sample
 
 
@@ -101,11 +105,35 @@ def test_analyze_gives_all_of_bundle_analyze(client, shapes_image, expected):
     assert quick["explanation"] is None and quick["prediction"] == python["prediction"]
 
 
+def test_another_explainer_and_a_verification_give_the_numbers_of_python(client, tiny_bundles, shapes_image):
+    answer = client.predict(handle_file(str(shapes_image)), "shapes", "", "grad_cam", True, api_name="/explain")
+    python = tiny_bundles["shapes"].analyze(shapes_image, method="grad_cam", verify=True)
+    assert answer["method"] == "grad_cam"
+    for name in ("deletion", "insertion", "insertion_minus_deletion"):
+        assert answer["verification"][name]["value"] == pytest.approx(getattr(python.verification, name).value)
+    listed = {task["name"]: task["explainers"] for task in client.predict(api_name="/tasks")}
+    assert listed["shapes"] == tiny_bundles["shapes"].explainers and "vit_cx" in listed["shapes"]
+
+
+def test_a_case_is_explained_on_both_pictures(client, tiny_bundles, shapes_image, expected):
+    case = expected.cases[2]
+    answer = client.predict(handle_file(str(shapes_image)), case.id, "shapes", api_name="/explain_case")
+    python = tiny_bundles["shapes"].explain_case(shapes_image, case)
+    assert without(answer["case"], "thumbnail") == expected.to_dict()["cases"][2]
+    for side, found in (("explanation", python.explanation), ("mirrored", python.mirrored)):
+        assert answer[side]["probability"] == pytest.approx(found.probability, abs=1e-6)
+        heatmap = np.asarray(Image.open(answer[side]["heatmap"]), np.float64) / 65535
+        np.testing.assert_allclose(heatmap, found.heatmap, atol=1 / 65535)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "arguments", "words"),
     [
         ("/classify", ("spleen",), ["'spleen'", "shapes, tints"]),
         ("/explain", ("shapes", "jade"), ["'jade'", "dots, plain, stripes"]),
+        ("/explain", ("shapes", "", "lime"), ["'lime'", "vit_cx"]),
+        ("/explain", ("shapes", "", "evidence_map"), ["looks at patches"]),
+        ("/explain_case", ("nobody", "shapes"), ["no case 'nobody'"]),
         ("/similar", ("shapes", 0), ["top_k is 0", "1 to 50"]),
         ("/similar", ("shapes", 51), ["top_k is 51", "1 to 50"]),
         ("/similar", ("shapes", 2.5), ["top_k is 2.5", "whole numbers"]),
@@ -145,13 +173,13 @@ def test_files_of_the_server_cannot_be_asked_for(app, tiny_data):
     assert told.startswith("event: error") and "probabilit" not in told and secret["path"] not in told
 
 
-def test_only_the_five_endpoints_are_callable_and_documented(client, app):
+def test_only_the_six_endpoints_are_callable_and_documented(client, app):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/tasks", "/classify", "/explain", "/similar", "/analyze"}
+    assert set(endpoints) == {"/tasks", "/classify", "/explain", "/explain_case", "/similar", "/analyze"}
     for name, endpoint in endpoints.items():
         assert len(endpoint["description"]) > 30, name
     parameters = {item["parameter_name"]: item for item in endpoints["/analyze"]["parameters"]}
-    assert list(parameters) == ["image", "task", "target", "top_k", "explain"]
+    assert list(parameters) == ["image", "task", "target", "top_k", "explain", "method", "verify"]
     assert not parameters["image"]["parameter_has_default"] and parameters["top_k"]["parameter_default"] == 6
 
 
@@ -181,7 +209,7 @@ def test_every_component_has_an_elem_id_and_every_page_event_is_private(tiny_bun
         if isinstance(block, gr.components.Component) and not isinstance(block, gr.State):
             assert block.elem_id, block
     public = [function.api_name for function in demo.fns.values() if function.api_visibility != "private"]
-    assert sorted(public) == ["analyze", "classify", "explain", "similar", "tasks"]
+    assert sorted(public) == ["analyze", "classify", "explain", "explain_case", "similar", "tasks"]
     assert demo.delete_cache[1] <= 3600
     options = launch_options()
     assert options["show_error"] is False and options["run_history"] is False
@@ -279,19 +307,19 @@ def page(tiny_bundles):
 
 def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, expected):
     visit = list(page.receive(None, str(shapes_image)))[-1][page.visit]
-    shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, lambda *_args, **_more: None)]
-    assert [bool(step[page.gallery]) for step in shown] == [False, True, True]
-    assert [step[page.overlay] is not None for step in shown] == [False, False, True]
+    shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, "vit_cx", lambda *_args, **_more: None)]
+    assert [bool(step[page.which.gallery]) for step in shown] == [False, True, True]
+    assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
     assert f'id="predicted-class">{expected.prediction.label}' in shown[0][page.verdict]
-    first = page.reblend(visit, 0.0)
+    first = page.where.reblend(visit, 0.0)
     np.testing.assert_array_equal(np.asarray(first), np.asarray(visit.image))
-    assert np.any(np.asarray(page.reblend(visit, 1.0)) != np.asarray(first))
+    assert np.any(np.asarray(page.where.reblend(visit, 1.0)) != np.asarray(first))
 
 
 def test_stop_ends_a_running_explanation(page, shapes_image):
     visit = Visit(Image.open(shapes_image).convert("RGB"))
     found = []
-    for analysis in page.steps(visit, "shapes", "", lambda *_args, **_more: None):
+    for analysis in page.steps(visit, "shapes", "", "vit_cx", lambda *_args, **_more: None):
         found.append(analysis)
         if analysis.cases is not None:
             visit.analysis = analysis
@@ -302,7 +330,7 @@ def test_stop_ends_a_running_explanation(page, shapes_image):
 def test_a_bad_upload_clears_the_old_results_first(page, broken_file):
     steps = page.receive(None, str(broken_file))
     cleared = next(steps)
-    assert cleared[page.visit] is None and cleared[page.gallery] is None and cleared[page.overlay] is None
+    assert cleared[page.visit] is None and cleared[page.which.gallery] is None and cleared[page.where.overlay] is None
     with pytest.raises(ImageError):
         next(steps)
 
@@ -315,9 +343,45 @@ def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, expected)
         expected,
         explanation=replace(expected.explanation, evidence=False, heatmap=np.zeros_like(expected.explanation.heatmap)),
     )
-    shown = page.explained(blind, 0.5)
-    assert "No evidence found" in shown[page.note]
-    np.testing.assert_array_equal(np.asarray(shown[page.overlay]), np.asarray(expected.image))
+    shown = page.where.explained(blind, 0.5)
+    assert "No evidence found" in shown[page.where.note]
+    np.testing.assert_array_equal(np.asarray(shown[page.where.overlay]), np.asarray(expected.image))
+
+
+def test_methods_that_do_not_look_at_the_class_say_so(page, tiny_bundles, shapes_image):
+    for method in ("attention_rollout", "random"):
+        analysis = tiny_bundles["shapes"].analyze(shapes_image, method=method)
+        note = page.where.explained(analysis, 0.5)[page.where.note]
+        assert EXPLAINERS[method].caution in unescape(note) and "Evidence for" not in note
+
+
+def test_a_heatmap_is_verified_only_once_there_is_one(page, expected):
+    visit = Visit(expected.image)
+    with pytest.raises(ImageError, match="no heatmap to verify"):
+        page.verify(visit, "shapes", lambda *_args, **_more: None)
+    visit.analysis = expected
+    shown = page.verify(visit, "shapes", lambda *_args, **_more: None)[page.where.verification]
+    assert "random maps" in shown and "deletion (lower is better)" in shown
+    wrong = render.verification(
+        replace(
+            found := page.bundles["shapes"].verify(expected.image, expected.explanation),
+            insertion_minus_deletion=replace(found.insertion_minus_deletion, beats=0.5),
+        )
+    )
+    assert "no better than chance" in wrong
+
+
+def test_a_case_is_compared_by_a_method_that_can(page, expected):
+    visit = Visit(expected.image, analysis=expected)
+    event = SimpleNamespace(index=1)
+    quiet = lambda *_args, **_more: None  # noqa: E731
+    shown = page.compare(visit, "shapes", "attention_rollout", 1.0, event, quiet)
+    why = shown[page.which.why]
+    assert "case 2" in why and "by ViT-CX" in why and "Attention rollout (class-agnostic) cannot say" in why
+    own, theirs = (np.asarray(shown[picture]) for picture in (page.which.own, page.which.theirs))
+    assert own.shape == theirs.shape and np.any(own != np.asarray(expected.image))
+    assert "cannot say" not in page.compare(visit, "shapes", "grad_cam", 1.0, event, quiet)[page.which.why]
+    assert page.which.facts(visit, SimpleNamespace(index=99)) == {page.which.case: ""}
 
 
 def test_names_from_data_cannot_become_markup(expected):

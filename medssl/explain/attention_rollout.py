@@ -33,6 +33,8 @@ class AttentionRollout(Explainer):
     method = "attention_rollout"
     title = "Attention rollout (class-agnostic)"
     paper = "Abnar & Zuidema, ACL 2020, arXiv 2005.00928"
+    caution = "It is the same map for every class: where attention flows, not what speaks for a class."
+    explains_cases = False
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__(backbone, head)

@@ -12,6 +12,8 @@ class RandomMap(Explainer):
     method = "random"
     title = "Random map (control)"
     paper = ""
+    caution = "It has never seen the image: a control to hold the others against."
+    explains_cases = False
 
     def saliency(self, view: View) -> Saliency:
         """Seeded smooth noise; `evidence` is True so that it is drawn and measured like any other map."""

@@ -23,6 +23,7 @@ class EvidenceMap(Explainer):
     method = "evidence_map"
     title = "Evidence map"
     paper = ""
+    explains_cases = False
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         if not isinstance(head, PatchHead):

@@ -53,12 +53,15 @@ class Saliency:
 class Explainer:
     """One way to a heatmap: `explain(image)`. A subclass gives `method`, `title`, `paper` and `saliency(view)`.
 
-    Raises BundleError when head and backbone do not belong together.
+    `caution` is a sentence to show with the map of a method that does not look at the class; `explains_cases` whether
+    it can explain the likeness to a case. Raises BundleError when head and backbone do not belong together.
     """
 
     method = ""
     title = ""
     paper = ""
+    caution = ""
+    explains_cases = True
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         head.check_backbone(backbone)

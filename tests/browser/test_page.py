@@ -76,6 +76,34 @@ def test_another_class_and_opacity_change_the_picture(page, tiny_data):
     page.wait_for_function("old => document.querySelector('#heatmap img').src !== old", arg=after)
 
 
+def test_another_method_is_chosen_and_its_heatmap_verified(page, tiny_data):
+    analyze(page, sample(tiny_data["shapes"], "dots"))
+    before = page.get_attribute("#heatmap img", "src")
+    page.click("#method input")
+    page.get_by_role("option", name="Grad-CAM", exact=True).click()
+    page.wait_for_function("document.querySelector('#note').innerText.includes('Grad-CAM')")
+    page.wait_for_function("old => document.querySelector('#heatmap img').src !== old", arg=before)
+    page.click("#verify")
+    page.wait_for_selector("#verification table")
+    assert "random maps" in page.inner_text("#verification") and page.locator("#verification tbody tr").count() == 3
+    page.click("#target input")
+    page.get_by_role("option", name="stripes", exact=True).click()
+    page.wait_for_function("!document.querySelector('#verification table')")
+
+
+def test_a_case_shows_why_it_is_similar_on_both_pictures(page, tiny_data):
+    analyze(page, sample(tiny_data["shapes"], "dots"))
+    page.locator("#cases .thumbnail-item").nth(1).click()
+    page.wait_for_selector("#case dl")
+    page.wait_for_selector("#likeness-own img")
+    page.wait_for_selector("#likeness-case img")
+    assert "Why case 2 is similar" in page.inner_text("#why")
+    first = page.get_attribute("#likeness-case img", "src")
+    page.locator("#cases .thumbnail-item").nth(2).click()
+    page.wait_for_function("document.querySelector('#why').innerText.includes('case 3')")
+    assert page.get_attribute("#likeness-case img", "src") != first
+
+
 def test_a_dicom_file_is_read_and_shown(page):
     analyze(page, get_testdata_file("CT_small.dcm"))
     assert page.evaluate("document.querySelector('#preview img').naturalWidth") == 128

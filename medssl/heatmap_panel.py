@@ -1,0 +1,121 @@
+"""The part of the page that shows where: the heatmap, how it is made, and whether it holds."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+from PIL import Image
+
+from medssl import render
+from medssl.bundle import Analysis, Bundle
+from medssl.errors import ImageError
+from medssl.explain import EXPLAINERS, ViTCX
+from medssl.visit import Stopped, Visit
+
+DEFAULT_OPACITY = 0.55
+PREDICTED = ""
+NO_HEATMAP = "There is no heatmap to verify yet. Press Analyze first."
+
+
+def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> list[tuple[str, str]]:
+    """The classes to explain as (shown, value); the first entry follows the prediction."""
+    said = f" ({render.pretty(analysis.prediction.label)})" if analysis else ""
+    return [(f"predicted class{said}", PREDICTED), *((render.pretty(label), label) for label in bundle.labels)]
+
+
+def method_choices(bundle: Bundle) -> list[tuple[str, str]]:
+    """The explainers that a bundle can do as (shown, value)."""
+    return [(title, method) for method, title in bundle.explainers.items()]
+
+
+class HeatmapPanel:
+    """The components around the heatmap, and what they show."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.overlay = gr.Image(
+            label="Where it sees that",
+            alt_text="heatmap over the image",
+            format="png",
+            interactive=False,
+            height=330,
+            buttons=["download", "fullscreen"],
+            elem_id="heatmap",
+        )
+        self.note = gr.HTML("", elem_id="note")
+        with gr.Row(elem_id="asked"):
+            self.target = gr.Dropdown(
+                target_choices(bundle),
+                value=PREDICTED,
+                label="Class to explain",
+                filterable=False,
+                min_width=140,
+                elem_id="target",
+            )
+            self.method = gr.Dropdown(
+                method_choices(bundle),
+                value=ViTCX.method,
+                label="How it is explained",
+                filterable=False,
+                min_width=140,
+                elem_id="method",
+            )
+        self.opacity = gr.Slider(
+            0, 1, DEFAULT_OPACITY, step=0.05, label="Overlay opacity", buttons=[], elem_id="opacity"
+        )
+        self.verify = gr.Button("Verify this heatmap", visible=False, size="sm", elem_id="verify")
+        self.verification = gr.HTML("", elem_id="verification")
+
+    def blank(self, bundle: Bundle) -> dict:
+        """Nothing shown, and the choices of that bundle."""
+        return {
+            self.overlay: None,
+            self.note: "",
+            self.target: gr.Dropdown(choices=target_choices(bundle), value=PREDICTED),
+            self.method: gr.Dropdown(choices=method_choices(bundle), value=ViTCX.method),
+            **self.unverified(),
+        }
+
+    def waiting(self, bundle: Bundle, analysis: Analysis) -> dict:
+        """No heatmap yet; the first choice names the predicted class."""
+        targets = gr.Dropdown(choices=target_choices(bundle, analysis))
+        return {self.overlay: None, self.note: "", self.target: targets, **self.unverified()}
+
+    def unverified(self) -> dict:
+        """No verification, and none to be had."""
+        return {self.verify: gr.Button(visible=False), self.verification: ""}
+
+    def explained(self, analysis: Analysis, opacity: float) -> dict:
+        """The overlay, and what it shows in words."""
+        explanation = analysis.explanation
+        kind = EXPLAINERS[explanation.method]
+        label = render.pretty(explanation.target)
+        chance = render.percent(explanation.probability)
+        said = f"Evidence for <b>{escape(label)}</b> ({chance}), from blue (none) to red (strongest)."
+        if not explanation.evidence:
+            said = escape(render.NO_EVIDENCE.format(label=label))
+        elif kind.caution:
+            said = f"<b>{escape(kind.title)}.</b> {escape(kind.caution)}"
+        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
+        note = f'<div class="ms-note">{said}</div><p class="ms-small">{escape(kind.title)} · {seconds}</p>'
+        return {
+            self.overlay: render.blend(analysis.image, explanation, opacity),
+            self.note: note,
+            self.verify: gr.Button(visible=explanation.evidence),
+            self.verification: "",
+        }
+
+    def reblend(self, visit: Visit | None, opacity: float) -> dict | Image.Image:
+        """The same heatmap at another opacity."""
+        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
+            return gr.skip()
+        return render.blend(visit.image, visit.analysis.explanation, opacity)
+
+    def verified(self, visit: Visit | None, bundle: Bundle, progress: gr.Progress) -> str:
+        """The shown heatmap's deletion and insertion beside random maps, as a table."""
+        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
+            raise ImageError(NO_HEATMAP)
+        try:
+            return render.verification(bundle.verify(visit.image, visit.analysis.explanation, visit.begin(progress)))
+        except Stopped:
+            return '<div class="ms-note">Stopped. Press the button to verify again.</div>'
