@@ -282,21 +282,15 @@ def table(title: str, found: dict, names: dict[str, str], against: str) -> str:
     from medssl.explain.faithfulness import METRICS
 
     rows = found["explainers"]
-    titles = {
-        name: f"{metric.title}, {'higher' if metric.higher_is_better else 'lower'}" for name, metric in METRICS.items()
-    }
-    titles |= {
-        PAIRED: f"insertion minus deletion, less that of {against}",
-        "seconds": "seconds",
-        "forward_passes": "forwards",
-    }
+    titles = {name: f"{metric.title} {'↑' if metric.higher_is_better else '↓'}" for name, metric in METRICS.items()}
+    titles |= {PAIRED: f"that less {against}'s", "seconds": "seconds", "forward_passes": "forwards"}
     order = ["deletion", "insertion", "insertion_minus_deletion", PAIRED, "pointing", "energy", "randomisation"]
     columns = [name for name in [*order, "seconds", "forward_passes"] if any(row.get(name) for row in rows.values())]
     boxes = f", {found['boxes']} with a box of {found['box_area']:.3f} of the area" if found["boxes"] else ""
     lines = [
         f"{title}: {found['images']} images of {found['groups']} groups{boxes}",
         "",
-        f"| explainer | {' | '.join(titles[name] for name in columns)} | without evidence |",
+        f"| explainer | {' | '.join(titles[name] for name in columns)} | no evidence |",
         "| --- |" + " --- |" * (len(columns) + 1),
     ]
     for name, row in rows.items():

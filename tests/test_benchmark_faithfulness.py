@@ -69,7 +69,7 @@ def test_every_figure_has_an_interval_and_the_control_stands_beside(measured):
         "value": pytest.approx(1),
         "n": 2,
     }
-    assert "deletion, lower" in text and "6 images of" in text and text.count("\n| ") >= 4
+    assert "deletion ↓" in text and "6 images of" in text and text.count("\n| ") >= 4
 
 
 def test_the_same_seed_gives_the_same_figures(measured):

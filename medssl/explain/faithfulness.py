@@ -39,8 +39,8 @@ METRICS: dict[str, Metric] = {
         Metric("insertion", "insertion", True, RISE_PAPER),
         Metric("insertion_minus_deletion", "insertion minus deletion", True, RISE_PAPER),
         Metric("pointing", "pointing game", True, "Zhang et al. 2018, arXiv 1608.00507"),
-        Metric("energy", "energy in the box", True, "Wang et al. 2020 (Score-CAM), arXiv 1910.01279"),
-        Metric("randomisation", "likeness under a random model", False, "Adebayo et al. 2018, arXiv 1810.03292"),
+        Metric("energy", "energy in box", True, "Wang et al. 2020 (Score-CAM), arXiv 1910.01279"),
+        Metric("randomisation", "likeness under random weights", False, "Adebayo et al. 2018, arXiv 1810.03292"),
     )
 }
 CURVE_METRICS = ("deletion", "insertion", "insertion_minus_deletion")
