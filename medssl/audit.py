@@ -1,59 +1,45 @@
-"""Audit a data set: unreadable files, duplicates, leaks across splits, label conflicts, and shortcuts."""
+"""Audit a data set: unreadable files, duplicates, leaks across splits, label conflicts, shortcuts and confounds."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image
-from scipy.ndimage import uniform_filter
 from tqdm.auto import tqdm
 
+from medssl.confounds import Association, associate, confound_findings, frame_kinds
 from medssl.data import read_record
 from medssl.errors import ImageError
-from medssl.images import image_id
-from medssl.shortcuts import Shortcut, probe_features, probe_sources, trivial_features
+from medssl.findings import ERROR, INFO, ORDER, PIXELS, THUMBNAILS, WARNING, Finding, Pair, finding, number
+from medssl.near_duplicates import Look, Match, exact_pairs, look_at, near_pairs, turned_pairs, unit
+from medssl.neighbours import Neighbours, examine
+from medssl.shortcuts import FRAME, SOURCE, Shortcut, probe_features, probe_sources
 
-HASH_SIDE = 16  # 16 rows of 16 differences: 256 bits
-HASH_MARGIN = 1  # grey levels; below it a difference is JPEG noise on a flat ground
-NEAR_BITS = 40  # of the 256 may differ
-NEAR_CORRELATION = 0.97  # of two thumbnails without the data set's mean thumbnail
-FINE_CORRELATION = 0.95  # of what is left of two thumbnails when a 5-px mean is taken off
-FINE_CLIP = 6  # grey levels: the outline of a retina or a skull must not outweigh all else
-# With fewer images their mean is mostly the two images that are compared.
-MEAN_FROM = 10
-THUMBNAIL = 32
-MAX_EXAMPLES = 10
 IMBALANCE_INFO, IMBALANCE_WARNING = 3.0, 10.0
-# Excess of balanced accuracy over chance (0 chance, 1 perfect), or one class told from the rest, worth a warning.
-SHORTCUT_EXCESS, SHORTCUT_AUROC = 0.5, 0.95
-ERROR, WARNING, INFO = "error", "warning", "info"
-ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing the audit found: `count` says how often, `examples` (at most ten) where."""
-
-    kind: str
-    severity: str
-    count: int
-    message: str
-    examples: list[str] = field(default_factory=list)
+# What a pair of pictures is called, how it is written, what it shows, and how similarity is measured.
+EXACT = ("exact duplicate", "the same picture", PIXELS)
+NEAR = ("near duplicate", "nearly the same picture", THUMBNAILS)
+TURNED = ("turned copy", "nearly the same picture, mirrored or turned", THUMBNAILS)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything the audit found; `undecodable` are the names of files that are no readable images."""
+    """Everything the audit found; `undecodable` are the names of files that are no readable images.
+
+    `neighbours` is None until an embedded data set was looked at.
+    """
 
     images: int
     findings: list[Finding]
     undecodable: list[str]
     shortcuts: list[Shortcut]
+    associations: list[Association] = field(default_factory=list)
+    neighbours: Neighbours | None = None
 
     @property
     def errors(self) -> list[Finding]:
@@ -64,6 +50,19 @@ class Audit:
         """The audit in plain JSON types."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, found: Mapping) -> Audit:
+        """An audit back from its plain JSON form, as metrics.json of a bundle holds it."""
+        near = found.get("neighbours")
+        return cls(
+            found["images"],
+            [Finding.from_dict(item) for item in found["findings"]],
+            list(found["undecodable"]),
+            [Shortcut(**item) for item in found["shortcuts"]],
+            [Association(**item) for item in found.get("associations", [])],
+            Neighbours(**near) if near else None,
+        )
+
     def table(self) -> str:
         """The audit as readable text."""
         counts = {level: sum(finding.severity == level for finding in self.findings) for level in ORDER}
@@ -73,35 +72,57 @@ class Audit:
             lines += [f"{'':48}- {example}" for example in found.examples[:3]]
             if found.count > 3 and found.examples:
                 lines.append(f"{'':48}- and {found.count - 3} more")
-        if self.shortcuts:
-            lines += [
-                "",
-                "What predicts the label without looking at the picture's content (cross-validated by group):",
-            ]
-            lines.append(f"{'':9}{'from':24} {'balanced acc.':>13} {'chance':>7}   class told apart best (AUROC)")
+        return "\n".join([*lines, *self.shortcut_lines(), *self.association_lines(), *self.neighbour_lines()])
+
+    def shortcut_lines(self) -> list[str]:
+        """What predicts the label, as lines of a table."""
+        if not self.shortcuts:
+            return []
+        lines = ["", "What predicts the label without looking at the picture's content (cross-validated by group):"]
+        lines.append(
+            f"{'':9}{'from':24} {'balanced acc.':>13} {'95 % interval':>14} {'chance':>7}   class told apart best"
+        )
         for item in self.shortcuts:
-            best = f"{item.best_class} ({item.auroc[item.best_class]:.2f})"
-            lines.append(f"{'':9}{item.name:24} {item.balanced_accuracy:13.2f} {item.chance:7.2f}   {best}")
-        return "\n".join(lines)
+            best = f"{item.best_class} (AUROC {item.auroc[item.best_class]:.2f})"
+            between = f"{item.low:.2f} to {item.high:.2f}"
+            lines.append(
+                f"{'':9}{item.name:24} {item.balanced_accuracy:13.2f} {between:>14} {item.chance:7.2f}   {best}"
+            )
+        return lines
 
+    def association_lines(self) -> list[str]:
+        """What hangs together with the label, as lines of a table."""
+        lines = []
+        for item in self.associations:
+            classes = ", ".join(f"{label} {v:.2f}" for label, v in item.v_by_class.items())
+            what = "the source" if item.name == SOURCE else "the kind of frame"
+            lines += ["", f"Cramer's V of the label and {what}: {item.v:.2f}; against the rest: {classes}"]
+            lines += [
+                f"{'':9}{kind or 'no source':24} " + ", ".join(f"{label} {n}" for label, n in row.items())
+                for kind, row in item.counts.items()
+            ]
+        return lines
 
-@dataclass(frozen=True)
-class Look:
-    """What one decode leaves behind: id, hash [256] bool, thumbnail [32 * 32] float32, features by set [F]."""
-
-    id: str
-    bits: np.ndarray
-    thumbnail: np.ndarray
-    features: dict[str, np.ndarray]
-
-
-def look_at(image: Image.Image) -> Look:
-    """Hash, thumbnail and trivial features of an RGB image."""
-    grey = image.convert("L")
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
-    bits = (small[:, 1:] - small[:, :-1] > HASH_MARGIN).ravel()
-    return Look(image_id(image), bits, thumbnail, trivial_features(image))
+    def neighbour_lines(self) -> list[str]:
+        """What the embeddings say, as lines."""
+        near = self.neighbours
+        if near is None:
+            return []
+        lines = ["", "Nearest images by their embeddings:"]
+        if near.cosine_threshold is not None and near.usual_cosine is not None:
+            lines.append(
+                f"{'':9}nearest of another group: cosine {near.usual_cosine:.4f} (median); alike from "
+                f"{near.cosine_threshold:.4f}: {near.alike} pairs, {near.alike_across_splits} of them across splits"
+            )
+        given, drawn = (
+            "no test or train split"
+            if share is None
+            else f"{share['value']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
+            for share in (near.same_group, near.same_group_image_level)
+        )
+        lines.append(f"{'':9}nearest training case of a test image is of its own group: {given}")
+        lines.append(f"{'':9}the same, were images split at random, heedless of groups: {drawn}")
+        return lines
 
 
 def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
@@ -129,15 +150,32 @@ def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
         np.array(dataset[column][:])[good] for column in ("label", "split", "group_id", "source")
     )
     label_names = dataset.features["label"].names
-    findings += pair_findings("exact duplicate", exact_pairs(looks), files, labels, splits, label_names)
-    findings += pair_findings("near duplicate", near_pairs(looks), files, labels, splits, label_names)
-    findings += group_findings(groups, splits)
+    near = near_pairs(looks)
+    for what, matches in ((EXACT, exact_pairs(looks)), (NEAR, near), (TURNED, turned_pairs(looks, near))):
+        findings += pair_findings(what, matches, files, good, labels, splits, label_names)
+    findings += group_findings(groups, splits, files, good, looks)
     findings += balance_findings(labels, label_names)
     shortcuts = probe_features([item.features for item in looks], labels, groups, label_names, seed)
     shortcuts += probe_sources(sources, labels, groups, label_names, seed)
-    findings += [shortcut_finding(item) for item in shortcuts if is_telling(item)]
-    findings.sort(key=lambda item: ORDER[item.severity])
-    return Audit(len(dataset), findings, [names[index] for index in broken], shortcuts)
+    kinds = frame_kinds(np.array([item.features[FRAME] for item in looks]), seed)
+    facts = {SOURCE: sources, **({FRAME: kinds} if len(kinds) else {})}
+    found = [associate(name, values, labels, groups, label_names) for name, values in facts.items()]
+    associations = [item for item in found if item is not None]
+    findings += confound_findings(shortcuts, associations)
+    broken_names = [names[index] for index in broken]
+    audit = Audit(len(dataset), sorted_findings(findings), broken_names, shortcuts, associations)
+    return audit_neighbours(audit, dataset, seed) if "embedding" in dataset.column_names else audit
+
+
+def audit_neighbours(audit: Audit, embedded: Dataset, seed: int = 0) -> Audit:
+    """The audit with what the embeddings say of the same images (those that can be read) added. Raises DataError."""
+    neighbours, findings = examine(embedded, seed)
+    return replace(audit, findings=sorted_findings([*audit.findings, *findings]), neighbours=neighbours)
+
+
+def sorted_findings(findings: list[Finding]) -> list[Finding]:
+    """Findings with the worst first."""
+    return sorted(findings, key=lambda item: ORDER[item.severity])
 
 
 def processors() -> int:
@@ -145,105 +183,75 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def number(items: list, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def finding(kind: str, severity: str, examples: list[str], message: str) -> Finding:
-    """A finding that keeps its first examples."""
-    return Finding(kind, severity, len(examples), message, examples[:MAX_EXAMPLES])
-
-
-def exact_pairs(looks: list[Look]) -> list[tuple[int, int]]:
-    """Index pairs of equal pictures: each later one with the first of its kind."""
-    first: dict[str, int] = {}
-    pairs = []
-    for index, item in enumerate(looks):
-        if item.id in first:
-            pairs.append((first[item.id], index))
-        first.setdefault(item.id, index)
-    return pairs
-
-
-def near_pairs(looks: list[Look]) -> list[tuple[int, int]]:
-    """Index pairs of nearly equal pictures; of equal ones only the first of their kind is compared.
-
-    Hashes that agree are confirmed by two correlations of thumbnails: after the data set's mean thumbnail is taken off
-    (retinas or slices of different patients share the layout that the mean holds: raw correlation up to 0.99), and of
-    their fine detail (a rare layout shared by two patients is not in the mean). A re-saved copy passes both.
-    """
-    first = {item.id: index for index, item in reversed(list(enumerate(looks)))}
-    kept = np.array(sorted(first.values()), dtype=int)
-    if len(kept) < 2:
-        return []
-    bits = np.stack([looks[index].bits for index in kept]).astype(np.float32) * 2 - 1
-    thumbnails = np.stack([looks[index].thumbnail for index in kept])
-    square = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)
-    fine = unit(np.clip(square - uniform_filter(square, (0, 5, 5)), -FINE_CLIP, FINE_CLIP).reshape(len(kept), -1))
-    coarse = unit(thumbnails - thumbnails.mean(axis=0) if len(kept) >= MEAN_FROM else thumbnails)
-    limit, pairs = bits.shape[1] - 2 * NEAR_BITS, []
-    for start in range(0, len(kept), 512):
-        near = bits[start : start + 512] @ bits.T >= limit
-        for row, column in np.argwhere(np.triu(near, start + 1)):
-            one, two = row + start, column
-            if coarse[one] @ coarse[two] >= NEAR_CORRELATION and fine[one] @ fine[two] >= FINE_CORRELATION:
-                pairs.append((int(kept[one]), int(kept[two])))
-    return pairs
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows [N, P] centred and of length 1; a row without any structure stays 0, so that it is near to none."""
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
-
-
 def pair_findings(
-    kind: str,
-    pairs: list[tuple[int, int]],
+    what: tuple[str, str, str],
+    matches: list[Match],
     files: list[str],
+    rows: list[int],
     labels: np.ndarray,
     splits: np.ndarray,
     label_names: list[str],
 ) -> list[Finding]:
-    """Duplicates as findings: across splits, or equal pictures with different labels, they are errors."""
-    exact = kind.startswith("exact")
-    leaks = [(one, two) for one, two in pairs if splits[one] != splits[two]]
-    conflicts = [(one, two) for one, two in pairs if labels[one] != labels[two]]
-    what = "the same picture" if exact else "nearly the same picture"
+    """Duplicates as findings: across splits, or equal pictures with different labels, they are errors.
+
+    `rows` are the places in the data set of the looks that the matches count.
+    """
+    kind, shows, measure = what
+    exact = kind == EXACT[0]
+    leaks = [match for match in matches if splits[match.one] != splits[match.two]]
+    conflicts = [match for match in matches if labels[match.one] != labels[match.two]]
+
+    def told(kind: str, severity: str, found: list[Match], facts: list[str] | None, text: str) -> Finding:
+        """A finding whose examples name the two files, each with its fact, and the turn."""
+        named, pairs = [], []
+        for match in found:
+            names = [files[match.one], files[match.two]]
+            one, two = (
+                name if facts is None else f"{name} ({facts[index]})"
+                for name, index in zip(names, match[:2], strict=True)
+            )
+            named.append(f"{one} = {two}" + (f", {match.turn}" if match.turn else ""))
+            places = [rows[match.one], rows[match.two]]
+            pairs.append(Pair(places, names, match.similarity, measure, match.turn))
+        return finding(kind, severity, named, text, pairs)
+
     found = []
-    if pairs:
-        named = [f"{files[one]} = {files[two]}" for one, two in pairs]
-        text = f"{number(pairs, 'pair')} of files show {what}; they count more than once."
-        found.append(finding(kind, WARNING if exact else INFO, named, text))
+    if matches:
+        text = f"{number(matches, 'pair')} of files show {shows}; they count more than once."
+        found.append(told(kind, WARNING if exact else INFO, matches, None, text))
     if leaks:
-        named = [
-            f"{files[one]} ({splits[one] or 'none'}) = {files[two]} ({splits[two] or 'none'})" for one, two in leaks
-        ]
-        text = f"{number(leaks, 'pair')} of files in different splits show {what}: a leak, test figures are too good."
-        found.append(finding(f"{kind} across splits", ERROR, named, text))
+        text = f"{number(leaks, 'pair')} of files in different splits show {shows}: a leak, test figures are too good."
+        names = [split or "none" for split in splits.tolist()]
+        found.append(told(f"{kind} across splits", ERROR, leaks, names, text))
     if conflicts:
-        named = [
-            f"{files[one]} ({label_names[labels[one]]}) = {files[two]} ({label_names[labels[two]]})"
-            for one, two in conflicts
-        ]
-        text = f"{number(conflicts, 'pair')} of files with different labels show {what}; one label is wrong."
-        found.append(finding(f"label conflict, {kind}", ERROR if exact else WARNING, named, text))
+        text = f"{number(conflicts, 'pair')} of files with different labels show {shows}; one label is wrong."
+        names = [label_names[label] for label in labels]
+        severity = ERROR if exact else WARNING
+        found.append(told(f"label conflict, {kind}", severity, conflicts, names, text))
     return found
 
 
-def group_findings(groups: np.ndarray, splits: np.ndarray) -> list[Finding]:
-    """Groups that stand in more than one split."""
-    where = defaultdict(set)
-    for group, split in zip(groups.tolist(), splits.tolist(), strict=True):
-        where[group].add(split)
-    crossing = [
-        f"{group}: {', '.join(sorted(name or 'none' for name in found))}"
-        for group, found in where.items()
-        if len(found) > 1
-    ]
+def group_findings(
+    groups: np.ndarray, splits: np.ndarray, files: list[str], rows: list[int], looks: list[Look]
+) -> list[Finding]:
+    """Groups that stand in more than one split; of each the two most similar images of different splits."""
+    where = defaultdict(list)
+    for index, group in enumerate(groups.tolist()):
+        where[group].append(index)
+    crossing, pairs = [], []
+    for group, members in where.items():
+        sides = splits[members]
+        if len(set(sides)) < 2:
+            continue
+        crossing.append(f"{group}: {', '.join(sorted(name or 'none' for name in set(sides)))}")
+        thumbnails = unit(np.stack([looks[index].thumbnail for index in members]))
+        similar = np.where(sides[:, None] != sides[None], thumbnails @ thumbnails.T, -np.inf)
+        one, two = np.unravel_index(similar.argmax(), similar.shape)
+        first, second = sorted((members[one], members[two]))
+        similarity = min(1.0, float(similar[one, two]))
+        pairs.append(Pair([rows[first], rows[second]], [files[first], files[second]], similarity, THUMBNAILS))
     text = f"{number(crossing, 'group')} (patient or slide) in several splits: a leak, test figures are too good."
-    return [finding("group across splits", ERROR, crossing, text)] if crossing else []
+    return [finding("group across splits", ERROR, crossing, text, pairs)] if crossing else []
 
 
 def balance_findings(labels: np.ndarray, names: list[str]) -> list[Finding]:
@@ -256,19 +264,3 @@ def balance_findings(labels: np.ndarray, names: list[str]) -> list[Finding]:
     severity = WARNING if ratio >= IMBALANCE_WARNING else INFO
     text = f"The largest class has {ratio:.1f} times the images of the smallest: {sizes}."
     return [Finding("class imbalance", severity, 1, text)]
-
-
-def is_telling(item: Shortcut) -> bool:
-    """Whether a trivial feature predicts the label, or one class, too well."""
-    return item.excess >= SHORTCUT_EXCESS or max(item.auroc.values()) >= SHORTCUT_AUROC
-
-
-def shortcut_finding(item: Shortcut) -> Finding:
-    """The warning for one shortcut."""
-    told = [f"{name} {value:.2f}" for name, value in item.auroc.items() if value >= SHORTCUT_AUROC]
-    classes = f" Told from the rest (AUROC): {', '.join(told)}." if told else ""
-    text = (
-        f"From {item.name} alone the label is predicted with balanced accuracy {item.balanced_accuracy:.2f} "
-        f"(chance {item.chance:.2f}).{classes} A model may have learnt this instead of the disease."
-    )
-    return Finding("source confound" if item.name == "source" else "shortcut", WARNING, 1, text)

@@ -14,7 +14,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medssl.audit import audit_data
+from medssl.audit import audit_data, audit_neighbours
 from medssl.backbones import Backbone, shared_backbone
 from medssl.bundle import CASE_COLUMNS, Bundle
 from medssl.card import write_card
@@ -136,6 +136,7 @@ def build_bundle(
             raise DataError(f"None of the {len(dataset)} files of {data} can be read as an image.")
         dataset = dataset.select(keep)
     dataset = embed(dataset, backbone, preprocess, pooling, cache_dir, progress)
+    audit = audit_neighbours(audit, dataset, seed)
     source = str(data) if not Path(data).is_dir() else Path(data).resolve().name
     facts = {"data": source, "seed": seed}
     fitted = fit_kind(head, dataset, found_task, backbone, pooling, preprocess, facts, cache_dir, seed, progress)

@@ -37,7 +37,7 @@ def image_probabilities(dataset: Dataset, head: Head, backbone: Backbone, progre
     encoded again in the bulk precision, since embeddings do not hold patches.
     """
     if isinstance(head, ClassificationHead):
-        return head.probabilities(torch.from_numpy(embedding_matrix(dataset)))
+        return head.probabilities(torch.tensor(embedding_matrix(dataset)))
     found, reader = [torch.zeros(0, len(head.labels))], backbone.reading(head.layer)
     overlap, workers = backbone.device.type != "cpu", min(8, os.cpu_count() or 1)
     with tqdm(total=len(dataset), desc="classify", unit="img", disable=not progress) as bar:

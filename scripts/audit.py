@@ -1,4 +1,6 @@
-"""Audit labelled images: unreadable files, duplicates, leaks across splits, label conflicts, shortcuts.
+"""Audit labelled images: unreadable files, duplicates, leaks across splits, label conflicts, shortcuts, confounds.
+
+With a backbone also what its embeddings say: near duplicates, and same-group pairs among retrieved cases.
 
 Exit code 0: no error among the findings; 1: findings of severity error; 2: the audit could not run.
 """
@@ -21,11 +23,13 @@ def main() -> int:
     parser.add_argument("--revision", help="the Hub data set's branch, tag or commit")
     parser.add_argument("--labels", nargs="+", help="the labels in their order (default: as found, sorted)")
     parser.add_argument("--out", metavar="JSON", help="where to write the findings, for example findings.json")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the shortcut probe (default: 0)")
+    parser.add_argument("--backbone", metavar="NAME|DIR", help="also embed the images, and audit their neighbours")
+    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the probes and intervals (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args()
 
-    from medssl.audit import audit_data
+    from medssl.audit import audit_data, audit_neighbours
     from medssl.data import load_data
     from medssl.errors import DataError
 
@@ -34,6 +38,15 @@ def main() -> int:
         raise DataError(f"--out {arguments.out} is no file in a folder that exists. Make the folder or choose another.")
     dataset = load_data(arguments.data, arguments.labels, arguments.revision)
     audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
+    if arguments.backbone:
+        from medssl.backbones import shared_backbone
+        from medssl.embeddings import embed
+
+        broken = set(audit.undecodable)
+        kept = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])
+        backbone = shared_backbone(arguments.backbone)
+        embedded = embed(kept, backbone, cache_dir=arguments.cache, progress=not arguments.quiet)
+        audit = audit_neighbours(audit, embedded, arguments.seed)
     print(audit.table())
     if out:
         findings = {"data": arguments.data, "seed": arguments.seed, **audit.to_dict()}
