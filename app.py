@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medssl.zero_gpu import lend, prepare
+
 if TYPE_CHECKING:
     import gradio as gr
 
@@ -37,14 +39,21 @@ def load_bundles(paths: Sequence[str]) -> dict[str, Bundle]:
 
     bundles: dict[str, Bundle] = {}
     for path in paths:
-        bundle = Bundle.load(path)
+        bundle = lend(Bundle.load(path))
         name = bundle.task.name if bundle.task.name not in bundles else f"{bundle.task.name} ({bundle.name})"
         bundles[name if name not in bundles else f"{bundle.task.name} ({path})"] = bundle
     return bundles
 
 
+def default_host() -> str:
+    """Where a Space or GRADIO_SERVER_NAME says; else this machine only."""
+    everywhere = "0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1"
+    return os.environ.get("GRADIO_SERVER_NAME") or everywhere
+
+
 def build(paths: Sequence[str] = ()) -> gr.Blocks:
     """The page over those bundles, or over the ones found without any. Raises MedSSLError for a bad bundle."""
+    prepare()
     from medssl.ui import build_app
 
     return build_app(load_bundles(choose_bundles(paths)))
@@ -70,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="bundles to serve; without it MEDSSL_BUNDLES (comma-separated), else every bundle in bundles/, else "
         "the synthetic demo",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--host", default=default_host(), help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, help="port (default GRADIO_SERVER_PORT, else 7860)")
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's relay")
     options = parser.parse_args(arguments)

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from transformers import AutoModel
 
 from medssl import attention
 from medssl.checkpoints import default_preprocess, first_line, folder_revision, quiet_loading
-from medssl.errors import BackboneError
+from medssl.encoding import Encoding, check_pooling
+from medssl.errors import BackboneError, BundleError
+from medssl.hub import pull_checkpoint
 from medssl.memory import reuse_freed_memory
 from medssl.preprocess import Preprocess
 from medssl.registry import BACKBONES
+from medssl.zero_gpu import on_zero_gpu
 
-POOLINGS = ("cls", "mean", "cls+mean")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
 UNUSED_WEIGHTS = ("pooler.", "mask_token")
@@ -32,35 +34,6 @@ MAX_PREFIX_TOKENS = 32
 # From 4 images of 257 tokens on throughput is flat on the CPUs measured, and memory is not.
 TOKENS_PER_CPU_BATCH = 8 * 257
 TOKENS_PER_GPU_BATCH = 128 * 257
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """All a backbone says of a batch, float32.
-
-    `cls [B, D]` (None for a model without such a token), `patches [B, h, w, D]` (CLS, distillation and register tokens
-    excluded), and `maps [B, h, w, C]`: the last block's first layer norm, or the final feature map (what ViT-CX masks
-    are made of; None unless asked for). `layers` holds the patches of the blocks a `Backbone.reading` was asked for.
-    """
-
-    cls: torch.Tensor | None
-    patches: torch.Tensor
-    maps: torch.Tensor | None = None
-    layers: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    def pool(self, pooling: str) -> torch.Tensor:
-        """The embeddings `[B, D]` (`[B, 2D]` for "cls+mean"). Raises BackboneError for a pooling that cannot be."""
-        check_pooling(pooling, self.cls is not None)
-        parts = {"cls": self.cls, "mean": self.patches.mean(dim=(1, 2))}
-        return torch.cat([parts[name] for name in pooling.split("+")], dim=-1)
-
-
-def check_pooling(pooling: str, has_cls: bool) -> None:
-    """Raises BackboneError unless the pooling is known and the model has what it needs."""
-    if pooling not in POOLINGS:
-        raise BackboneError(f"Unknown pooling {pooling!r}. Allowed: {', '.join(POOLINGS)}.")
-    if "cls" in pooling and not has_cls:
-        raise BackboneError(f"Pooling {pooling!r} needs a CLS token and this backbone has none. Use pooling 'mean'.")
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -82,7 +55,8 @@ class Backbone:
         self, model: torch.nn.Module, id: str, revision: str, preprocess: Preprocess, precision: str = "auto"
     ) -> None:
         self.id, self.revision, self.preprocess = id, revision, preprocess
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A ZeroGPU Space says that there is a GPU, and has one only inside its forks.
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not on_zero_gpu() else "cpu")
         if self.device.type == "cpu":
             reuse_freed_memory()
         if precision == "auto":
@@ -113,10 +87,11 @@ class Backbone:
                 f"or one of: {', '.join(BACKBONES)}."
             )
         try:
+            checkpoint = folder if local else pull_checkpoint(source, revision)
             with quiet_loading():
-                model, report = AutoModel.from_pretrained(
-                    source, revision=revision or "main", dtype=torch.float32, output_loading_info=True
-                )
+                model, report = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+        except BundleError as error:
+            raise BackboneError(f"Backbone {source!r} could not be loaded: {error}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BackboneError(
                 f"Backbone {source!r} (revision {revision or 'main'}) could not be loaded: {first_line(error)} "
@@ -132,8 +107,8 @@ class Backbone:
         return cls(
             model,
             id=(spec.name if spec else str(folder.resolve())) if local else source,
-            revision=folder_revision(folder) if local else (model.config._commit_hash or revision or "main"),
-            preprocess=default_preprocess(source, revision, model, spec),
+            revision=folder_revision(folder) if local else checkpoint.name,
+            preprocess=default_preprocess(checkpoint, model, spec),
             precision=precision,
         )
 
@@ -190,6 +165,14 @@ class Backbone:
         view = copy.copy(self)
         view.layers = wanted
         return view
+
+    def to(self, device: str) -> None:
+        """Move the weights to a device."""
+        if self.device != torch.device(device):
+            self.device = torch.device(device)
+            self.model.to(self.device)
+            for made_there in ("_bulk_model", "_last_mlp_norm"):
+                self.__dict__.pop(made_there, None)
 
     def embedding_dim(self, pooling: str) -> int:
         """The width of a pooled embedding."""

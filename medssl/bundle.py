@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,11 +26,15 @@ from medssl.explain.likeness import Likeness, explain_likeness
 from medssl.explain.registry import available_explainers, make_explainer
 from medssl.explain.verification import Verification, verify
 from medssl.heads import Head, Prediction
+from medssl.hub import CARD_FILE, METRICS_FILE, BundleFiles, is_hub_id, pull_bundle
 from medssl.images import image_id, read_image
 from medssl.library import Case, CaseLibrary
 from medssl.patch_head import load_head
 from medssl.registry import BACKBONES
 from medssl.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from medssl.publish import Published
 
 CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
 CASES_FILE = "cases/train-00000-of-00001.parquet"
@@ -78,6 +82,22 @@ def case_dict(case: Case) -> dict:
 def collection_suffix(backbone: Backbone) -> str:
     """Tells the collections of one task under several backbones apart in a shared Qdrant."""
     return hashlib.sha256(f"{backbone.id}@{backbone.revision}".encode()).hexdigest()[:8]
+
+
+def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
+    """The parts of a bundle folder, or of a published bundle. Raises BundleError when there is none."""
+    folder = Path(path)
+    if is_hub_id(path):
+        try:
+            return pull_bundle(str(path), revision)
+        except BundleError as error:
+            raise BundleError(f"There is no bundle folder {str(path)!r} here. {error}") from error
+    if not folder.is_dir():
+        raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
+    cases = sorted(folder.glob("cases/*.parquet"))
+    if not cases:
+        raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
+    return BundleFiles(folder.name, folder / "head", cases, folder / METRICS_FILE, folder / CARD_FILE)
 
 
 class Bundle:
@@ -128,36 +148,30 @@ class Bundle:
         return self.head.labels
 
     @classmethod
-    def load(cls, path: str | Path, backbone: Backbone | None = None) -> Bundle:
-        """Load a bundle folder; the backbone comes from where the head's config says, or is handed in.
+    def load(cls, path: str | Path, backbone: Backbone | None = None, revision: str | None = None) -> Bundle:
+        """Load a bundle folder or Hub id (at `revision`); the backbone is the one the head's config names, or given.
 
         Raises BundleError when a part is missing or does not match, BackboneError when the backbone cannot be loaded.
         """
-        folder = Path(path)
-        if not folder.is_dir():
-            raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
-        head = load_head(folder / "head")
-        files = sorted(folder.glob("cases/*.parquet"))
-        if not files:
-            raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
+        files = find_files(path, revision)
+        head = load_head(files.head)
         try:
-            tables = [pq.read_table(file) for file in files]
+            tables = [pq.read_table(file) for file in files.cases]
             cases = Dataset(pa.concat_tables(tables))
-            metrics_file, card_file = folder / "metrics.json", folder / "README.md"
-            metrics = json.loads(metrics_file.read_text("utf-8")) if metrics_file.is_file() else {}
-            card = card_file.read_text("utf-8") if card_file.is_file() else ""
+            metrics = json.loads(files.metrics.read_text("utf-8")) if files.metrics.is_file() else {}
+            card = files.card.read_text("utf-8") if files.card.is_file() else ""
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise BundleError(f"A file of bundle {folder} cannot be read: {error}. Build it again.") from error
+            raise BundleError(f"A file of bundle {path} cannot be read: {error}. Build it again.") from error
         if backbone is None:
             revision = str(head.backbone.get("revision") or "main")
             local = revision.startswith("sha256:")
             if local and head.backbone["id"] not in BACKBONES and not Path(head.backbone["id"]).is_dir():
                 raise BundleError(
-                    f"Bundle {folder} was fitted on the backbone folder {head.backbone['id']!r}, which is not here. "
+                    f"Bundle {path} was fitted on the backbone folder {head.backbone['id']!r}, which is not here. "
                     "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."
                 )
             backbone = shared_backbone(head.backbone["id"], None if local else revision)
-        return cls(head, cases, backbone, metrics, card, name=folder.name)
+        return cls(head, cases, backbone, metrics, card, name=files.name)
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle as a folder, beside the old one and then in its place. Returns the folder."""
@@ -181,6 +195,29 @@ class Bundle:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return folder
+
+    def publish(self, namespace: str, private: bool = True, images: bool = True, **settings: Any) -> Published:  # noqa: ANN401
+        """Publish to the Hub as two repos of a namespace, private unless said otherwise; see `publish_bundle`.
+
+        `images=False` leaves the thumbnails out. Raises BundleError.
+        """
+        from medssl.publish import publish_bundle  # it publishes bundles, so it imports this file
+
+        return publish_bundle(self, namespace, private, images, **settings)
+
+    # What a GPU is for, and nothing else: `zero_gpu` sends these three and `verify` elsewhere.
+
+    def encode(self, picture: Image.Image, maps: bool = True) -> Encoding:
+        """An RGB image's encoding in the head's frame."""
+        return self.backbone.encode([picture], self.head.preprocess, maps=maps)
+
+    def explain_class(self, picture: Image.Image, target: str, method: str, **settings: Any) -> Explanation:  # noqa: ANN401
+        """The heatmap of one class; `settings` are those of `Explainer.explain`."""
+        return self.make_explainer(method).explain(picture, target=target, **settings)
+
+    def explain_likeness(self, picture: Image.Image, case: Case, method: str, **settings: Any) -> Likeness:  # noqa: ANN401
+        """The heatmaps of a likeness; `settings` are those of `explain_likeness`."""
+        return explain_likeness(self.make_explainer(method), picture, case, **settings)
 
     def predict(
         self, encoding: Encoding, exclude_id: str | None = None, exclude_group: str | None = None
@@ -214,14 +251,14 @@ class Bundle:
         """
         tell = progress or (lambda _fraction, _text: None)
         picture = read_image(image)
-        explainer = self.make_explainer(method)
+        self.make_explainer(method)  # refuses an unknown one before anything is computed
         if target is not None and target not in self.labels:
             raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(self.labels)}.")
         own_id = image_id(picture)
         seconds: dict[str, float] = {}
         tell(0.0, "Encoding the image")
         started = time.perf_counter()
-        encoding = self.backbone.encode([picture], self.head.preprocess, maps=explain)
+        encoding = self.encode(picture, maps=explain)
         embedding = encoding.pool(self.head.pooling)[0].cpu()
         prediction = self.predict(encoding, own_id, exclude_group)
         seconds["classify"] = time.perf_counter() - started
@@ -237,9 +274,10 @@ class Bundle:
             return
         tell(0.3, "Explaining the class")
         end = 0.6 if verify else 1.0
-        explanation = explainer.explain(
+        explanation = self.explain_class(
             picture,
-            target=target or prediction.label,
+            target or prediction.label,
+            method,
             encoding=encoding,
             progress=lambda fraction: tell(0.3 + (end - 0.3) * fraction, "Explaining the class"),
         )
@@ -282,12 +320,16 @@ class Bundle:
         """
         tell = progress or (lambda _fraction, _text: None)
         picture = read_image(image)
-        explainer = self.make_explainer(method)
-        encoding = self.backbone.encode([picture], self.head.preprocess)
+        self.make_explainer(method)
+        encoding = self.encode(picture)
         if isinstance(case, str):
             case = self.library.find(case, encoding.pool(self.head.pooling)[0].cpu().numpy())
-        return explain_likeness(
-            explainer, picture, case, encoding, progress=lambda fraction: tell(fraction, "Explaining the likeness")
+        return self.explain_likeness(
+            picture,
+            case,
+            method,
+            encoding=encoding,
+            progress=lambda fraction: tell(fraction, "Explaining the likeness"),
         )
 
     def analyze(
@@ -320,7 +362,7 @@ def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:
     for name, bundle in bundles.items():
         key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess, bundle.head.layer)
         if key not in encodings:
-            encodings[key] = bundle.backbone.encode([picture], bundle.head.preprocess, maps=False)
+            encodings[key] = bundle.encode(picture, maps=False)
         prediction = bundle.predict(encodings[key], own_id)
         margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
         found.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))

@@ -30,12 +30,10 @@ def quiet_loading():  # noqa: ANN201
             logging.enable_progress_bar()
 
 
-def default_preprocess(
-    source: str, revision: str | None, model: torch.nn.Module, spec: BackboneSpec | None
-) -> Preprocess:
+def default_preprocess(checkpoint: Path, model: torch.nn.Module, spec: BackboneSpec | None) -> Preprocess:
     """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(source, revision=revision or "main")
+        found, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
     except OSError:
         found = {}
     side = found.get("crop_size") if found.get("do_center_crop", True) else None

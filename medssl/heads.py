@@ -10,19 +10,43 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from medssl.backbones import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
+from medssl.hub import CONFIG_FILE, SETTINGS, is_hub_id, pull
 from medssl.preprocess import Preprocess
 
 SCHEMA_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
 LINEAR = "linear"  # the kind of a head whose config names none
 HeadT = TypeVar("HeadT", bound="Head")
+
+
+def check_schema(version: object) -> None:
+    """Raises BundleError unless a head with this schema_version can be read."""
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"This head has schema_version {version}; this medssl reads {SCHEMA_VERSION}. "
+            "Update medssl, or fit the head again."
+        )
+
+
+def head_folder(place: str | Path, settings: dict) -> Path:
+    """The folder of a head: `place` itself, or what was pulled for a Hub id.
+
+    What is meant for the Hub is taken out of `settings`. Raises BundleError when there is no head with a config.
+    """
+    hub = {name: settings.pop(name) for name in SETTINGS if name in settings}
+    folder = pull(str(place), (CONFIG_FILE, WEIGHTS_FILE), **hub) if is_hub_id(place) else Path(place)
+    if not (folder / CONFIG_FILE).is_file():
+        raise BundleError(
+            f"The head {str(place)!r} could not be loaded: there is no {CONFIG_FILE} in it, or no such place. "
+            "Check the name and that it was written by medssl."
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -74,11 +98,7 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
             plain = False
         if not plain:
             raise BundleError("A head's config must be plain JSON (lists, dicts with text keys, numbers, text).")
-        if schema_version != SCHEMA_VERSION:
-            raise BundleError(
-                f"This head has schema_version {schema_version}; this medssl reads {SCHEMA_VERSION}. "
-                "Update medssl, or fit the head again."
-            )
+        check_schema(schema_version)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise BundleError(f"A head needs two or more different labels; given: {labels}.")
         if not temperature > 0:
@@ -98,11 +118,9 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
 
         Raises BundleError when the config or a tensor is missing, unknown, of the wrong shape, or of a newer schema.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise BundleError(f"{folder} holds no config.json, so it is no medssl head.")
+        folder = head_folder(pretrained_model_name_or_path, kwargs)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            return super().from_pretrained(folder, **kwargs)
         except (OSError, ValueError, TypeError) as error:
             raise BundleError(
                 f"The head {str(pretrained_model_name_or_path)!r} could not be loaded: {first_line(error)} "
@@ -125,29 +143,14 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
         **settings: Any,  # noqa: ANN401
     ) -> HeadT:
         """The mixin's loader, made strict: `strict=False` and pickled weights do not exist here."""
+        check_schema((config or {}).get("schema_version", SCHEMA_VERSION))
         found_kind = (config or {}).get("kind", LINEAR)
         if found_kind != cls.kind:
             raise BundleError(
                 f"{model_id} holds a head of kind {found_kind!r}; {cls.__name__} reads {cls.kind!r}. "
                 "medssl.patch_head.load_head opens every kind."
             )
-        if Path(model_id).is_dir():
-            path = Path(model_id) / WEIGHTS_FILE
-        else:
-            try:
-                path = Path(
-                    hf_hub_download(
-                        model_id,
-                        WEIGHTS_FILE,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-                )
-            except EntryNotFoundError:
-                path = Path(WEIGHTS_FILE)
+        path = Path(model_id) / WEIGHTS_FILE
         if not path.is_file():
             raise BundleError(
                 f"{model_id} holds no {WEIGHTS_FILE}. Only safetensors are read: pickled weights can run code."

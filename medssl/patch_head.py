@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 
 from medssl.backbones import Backbone, Encoding, first_line
 from medssl.errors import BundleError
-from medssl.heads import LINEAR, SCHEMA_VERSION, ClassificationHead, Head
+from medssl.heads import LINEAR, SCHEMA_VERSION, ClassificationHead, Head, check_schema, head_folder
+from medssl.hub import CONFIG_FILE
 
 PATCH = "patch"
 
@@ -158,23 +157,18 @@ def load_head(place: str | Path, **kwargs: Any) -> Head:  # noqa: ANN401
 
     Raises BundleError when it cannot be read, is of an unknown kind, or does not match.
     """
-    hub = {
-        name: kwargs[name]
-        for name in ("revision", "cache_dir", "force_download", "token", "local_files_only")
-        if name in kwargs
-    }
+    folder = head_folder(place, kwargs)
     try:
-        folder = Path(place)
-        path = folder / "config.json" if folder.is_dir() else Path(hf_hub_download(str(place), "config.json", **hub))
-        config = json.loads(path.read_text("utf-8"))
-        kind = config.get("kind", LINEAR)
-    except (OSError, ValueError, AttributeError, HfHubHTTPError) as error:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+        kind, schema = config.get("kind", LINEAR), config.get("schema_version", SCHEMA_VERSION)
+    except (OSError, ValueError, AttributeError) as error:
         raise BundleError(
             f"The head {str(place)!r} could not be loaded: {first_line(error)} "
             "Check the name, the network and that it was written by medssl."
         ) from error
+    check_schema(schema)
     if kind not in KINDS:
         raise BundleError(
             f"The head {str(place)!r} is of kind {kind!r}. Allowed: {', '.join(KINDS)}. Update medssl, or fit it again."
         )
-    return KINDS[kind].from_pretrained(place, **kwargs)
+    return KINDS[kind].from_pretrained(folder, **kwargs)

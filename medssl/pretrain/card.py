@@ -9,6 +9,7 @@ from medssl.errors import PretrainError
 from medssl.files import written_whole
 from medssl.tasks import NOT_FOR_DIAGNOSIS, TASKS
 
+FACTS_FILE = "pretraining.json"
 SAID = ("method", "architecture", "init", "epochs", "steps", "batch_size", "size", "small_size", "stored_size")
 SAID += ("learning_rate", "warmup", "weight_decay", "clip", "seed", "processes", "views")
 
@@ -34,23 +35,40 @@ def stage_text(facts: dict, title: str) -> str:
     return f"### {title}\n\n{data}\n- Recipe: {', '.join(settings)}\n- {facts['method']}: {options}\n- Cost: {cost}"
 
 
-def write_backbone_card(folder: str | Path, name: str, figures: str = "") -> Path:
-    """Write README.md into a folder that a pretraining run wrote; `figures` is Markdown of a study's tables.
+def plain_backbone_card(repo_id: str) -> str:
+    """The card of an encoder of which nothing is known but that it loads."""
+    return f"""---
+license: unknown
+library_name: transformers
+pipeline_tag: image-feature-extraction
+tags: [medical-imaging, medssl]
+---
+
+# {repo_id.split("/")[-1]}
+
+> {NOT_FOR_DIAGNOSIS}
+
+A frozen image encoder for medssl bundles. Load it with `Backbone.from_pretrained("{repo_id}")` of medssl, or
+`transformers.AutoModel`. How it was trained, on whose images and under which licence is not stated.
+"""
+
+
+def pretrained_card(folder: Path, name: str, figures: str = "") -> str:
+    """The card of a folder that a pretraining run wrote; `figures` is Markdown of a study's tables.
 
     Raises PretrainError when the folder holds no pretraining.json.
     """
-    folder = Path(folder)
     try:
-        facts = json.loads((folder / "pretraining.json").read_text("utf-8"))
+        facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise PretrainError(
-            f"{folder} holds no readable pretraining.json. Give a folder that scripts/pretrain.py wrote."
+            f"{folder} holds no readable {FACTS_FILE}. Give a folder that scripts/pretrain.py wrote."
         ) from error
     stages = [facts]
     while stages[0].get("started_from"):
         stages.insert(0, stages[0]["started_from"])
     runs = [stage_text(stage, f"Run {number}") for number, stage in enumerate(stages, start=1)]
-    card = f"""---
+    return f"""---
 license: apache-2.0
 library_name: transformers
 pipeline_tag: image-feature-extraction
@@ -78,6 +96,12 @@ images they were learnt from are as named below.
 It has seen a few thousand small images of four kinds. It is there so that the demo works without any download and as a
 start for runs of your own; a large backbone such as DINOv2 is the better choice wherever one can be had.
 """
+
+
+def write_backbone_card(folder: str | Path, name: str, figures: str = "") -> Path:
+    """Write `pretrained_card` as README.md into the folder that it describes. Raises PretrainError."""
+    folder = Path(folder)
+    card = pretrained_card(folder, name, figures)
     with written_whole(folder / "README.md") as beside:
         beside.write_text(card, "utf-8")
     return folder / "README.md"

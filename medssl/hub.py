@@ -1,0 +1,203 @@
+"""Reading from the Hugging Face Hub: one revision of one repo, from the cache without a network, errors in words."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from medssl.errors import BundleError
+
+MODEL, DATASET = "model", "dataset"
+CONFIG_FILE, METRICS_FILE, CARD_FILE = "config.json", "metrics.json", "README.md"
+CHECKPOINT = (CONFIG_FILE, "preprocessor_config.json")
+WEIGHTS = (("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"), ("pytorch_model*.bin*",))
+PUBLISHED = "published"  # the key of a head's config that names the repos and revisions that belong to it
+# The clients' own retries take 25 s and more where there is no network; one short question first spares them.
+ANSWER_WITHIN = 4.0
+UNREACHABLE_FOR = 30.0
+SETTINGS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+
+
+@dataclass(frozen=True)
+class BundleFiles:
+    """Where the parts of a bundle lie: `head` is the folder of config and weights, `cases` are parquet files."""
+
+    name: str
+    head: Path
+    cases: list[Path]
+    metrics: Path
+    card: Path
+
+
+class _Network:
+    """Until when the Hub is taken for unreachable, so that a load of three repos waits for it once."""
+
+    down_until = 0.0
+
+
+def is_hub_id(place: str | Path) -> bool:
+    """Whether this can only be a Hub id: of the form owner/name, and no folder here."""
+    text = str(place)
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text)) and not Path(text).exists()
+
+
+def in_words(error: Exception, repo_id: str, revision: str | None = None, token: str | bool | None = None) -> str:
+    """What the Hub's refusal means, and what to do about it."""
+    repo = f"{repo_id!r}" + (f" (revision {revision})" if revision else "")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    known = bool(token if isinstance(token, str) else token is not False and get_token())
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{repo} on the Hub is gated. Ask for access at {constants.ENDPOINT}/{repo_id}, then set HF_TOKEN to a "
+            "token of that account or run `hf auth login`."
+        )
+    if isinstance(error, RepositoryNotFoundError) and not known:
+        return (
+            f"There is no {repo} on the Hub that can be read without a token. Check the name; if it is private, set "
+            "HF_TOKEN or run `hf auth login`."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"There is no {repo} on the Hub, or your token may not read it. Check the name and the token's rights."
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id!r} on the Hub has no revision {revision!r}. Give a branch, a tag or a commit that it has."
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"{repo} on the Hub lacks a file that was asked for. It was not published by medssl, or not wholly."
+    if status in (401, 403):
+        said = "the token" if known else "you without a token"
+        return (
+            f"The Hub refuses {said} for {repo} ({status}). Set HF_TOKEN to a valid token with the right to do this, "
+            "or run `hf auth login`."
+        )
+    if status == 429:
+        return f"The Hub takes no more requests for now ({repo}). Try again in a few minutes."
+    if isinstance(error, OSError) and not isinstance(
+        error, (HTTPError, ConnectionError, TimeoutError, EntryNotFoundError)
+    ):
+        return f"A file of {repo} could not be read or written here: {error}."
+    if status is not None:
+        return f"The Hub answered for {repo} with the error {status}. Try again later."
+    return (
+        f"The Hub at {constants.ENDPOINT} cannot be reached and {repo} is not wholly in the cache here. Check the "
+        "network, and HF_HUB_OFFLINE and HF_ENDPOINT where you set them, or give a folder."
+    )
+
+
+@contextmanager
+def hub_errors(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> Iterator[None]:
+    """Turn what the Hub's clients raise inside into a BundleError in words."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise BundleError(f"{repo_id!r} is no name that the Hub allows. Names are of the form owner/name.") from error
+    except (HTTPError, OSError) as error:
+        raise BundleError(in_words(error, repo_id, revision, token)) from error
+    except ValueError as error:
+        said = str(error).strip().splitlines() or ["no reason given"]
+        raise BundleError(f"The Hub does not take what is meant for {repo_id!r}: {' '.join(said)}") from error
+
+
+def reach(repo_id: str, revision: str | None = None, kind: str = MODEL, token: str | bool | None = None) -> bool:
+    """Whether the Hub can be asked for that revision; False when only the cache can. Answers within some seconds.
+
+    Raises BundleError when the Hub says no: unknown, private, gated, no such revision, a bad token.
+    """
+    if constants.HF_HUB_OFFLINE or time.monotonic() < _Network.down_until:
+        return False
+    try:
+        HfApi(token=token).repo_info(repo_id, repo_type=kind, revision=revision, timeout=ANSWER_WITHIN)
+    except HfHubHTTPError as error:
+        if error.response.status_code >= 500:
+            return False
+        raise BundleError(in_words(error, repo_id, revision, token)) from error
+    except HFValidationError as error:
+        raise BundleError(f"{repo_id!r} is no name that the Hub allows. Names are of the form owner/name.") from error
+    except (HTTPError, OSError):
+        _Network.down_until = time.monotonic() + UNREACHABLE_FOR
+        return False
+    return True
+
+
+def pull(repo_id: str, files: Sequence[str], kind: str = MODEL, **settings: Any) -> Path:  # noqa: ANN401
+    """The folder that holds those files (glob patterns) of one revision of a repo, from the cache without a network.
+
+    `settings` are any of revision, cache_dir, force_download, token, local_files_only. Raises BundleError.
+    """
+    revision, token = settings.get("revision"), settings.get("token")
+    online = not settings.pop("local_files_only", False) and reach(repo_id, revision, kind, token)
+    with hub_errors(repo_id, revision, token):
+        return Path(
+            snapshot_download(
+                repo_id, repo_type=kind, allow_patterns=list(files), local_files_only=not online, **settings
+            )
+        )
+
+
+def pull_checkpoint(repo_id: str, revision: str | None = None) -> Path:
+    """The folder, named by its commit, of a transformers checkpoint: safetensors, or pickled where there are none.
+
+    Raises BundleError.
+    """
+    for weights in WEIGHTS:
+        folder = pull(repo_id, (*CHECKPOINT, *weights), revision=revision)
+        if any(path for name in weights for path in folder.glob(name)):
+            break
+        revision = folder.name
+    return folder
+
+
+def read_json(path: Path, what: str) -> dict:
+    """The dict in a JSON file. Raises BundleError naming `what` when there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{what} cannot be read as JSON: {error}. It was not published by medssl.") from error
+    if not isinstance(found, dict):
+        raise BundleError(f"{what} holds no JSON object. It was not published by medssl.")
+    return found
+
+
+def published_part(config: dict, part: str) -> dict:
+    """What a head's config says of the repo of its "cases" or "backbone"; {} where it says nothing."""
+    published = config.get(PUBLISHED)
+    found = published.get(part) if isinstance(published, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> BundleFiles:
+    """A published bundle: the head at `revision`, and the cases at the revision that the head's config names.
+
+    Raises BundleError.
+    """
+    files = (CONFIG_FILE, "*.safetensors", METRICS_FILE, CARD_FILE)
+    head = pull(repo_id, files, revision=revision, token=token)
+    if not (head / CONFIG_FILE).is_file():
+        raise BundleError(f"{repo_id!r} on the Hub holds no {CONFIG_FILE}, so it is no medssl bundle.")
+    cases = published_part(read_json(head / CONFIG_FILE, f"The config of {repo_id!r}"), "cases")
+    if not cases.get("repo_id") or not cases.get("revision"):
+        raise BundleError(
+            f"{repo_id!r} on the Hub names no cases, so it is a head without a bundle. "
+            "ClassificationHead.from_pretrained opens it; scripts/publish.py publishes a whole bundle."
+        )
+    folder = pull(cases["repo_id"], ("data/*.parquet",), DATASET, revision=cases["revision"], token=token)
+    found = sorted(folder.glob("data/*.parquet"))
+    if not found:
+        raise BundleError(f"{cases['repo_id']!r} on the Hub holds no cases at revision {cases['revision']}.")
+    return BundleFiles(repo_id.split("/")[-1], head, found, head / METRICS_FILE, head / CARD_FILE)

@@ -1,0 +1,123 @@
+"""What a worker can do, with the real clients; all in and out is plain JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import runpy
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from medssl.backbones import Backbone
+from medssl.bundle import Bundle
+from medssl.heads import ClassificationHead
+from medssl.images import read_image
+from medssl.library import CaseLibrary
+from medssl.patch_head import load_head
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextlib.contextmanager
+def token_set(token: str | None):
+    """Another HF_TOKEN while inside; None for none."""
+    before = os.environ.pop("HF_TOKEN", None)
+    if token:
+        os.environ["HF_TOKEN"] = token
+    yield
+    os.environ.pop("HF_TOKEN", None)
+    if before:
+        os.environ["HF_TOKEN"] = before
+
+
+def publish(place: str, namespace: str, **settings) -> dict:
+    """Publish a bundle; what `Bundle.publish` returned."""
+    backbone = settings.get("backbone")
+    bundle = Bundle.load(place, backbone=Backbone.from_pretrained(backbone) if backbone else None)
+    done = bundle.publish(namespace, **settings)
+    return {**asdict(done), "lines": done.lines()}
+
+
+def summary(bundle: Bundle, image: str) -> dict:
+    """All that an analysis says, in numbers."""
+    analysis = bundle.analyze(image)
+    told = analysis.to_dict()
+    return {
+        "prediction": told["prediction"],
+        "cases": told["cases"],
+        "heatmap": hashlib.sha256(analysis.explanation.heatmap.tobytes()).hexdigest(),
+        "accuracy": bundle.metrics["classification"]["accuracy"],
+        "thumbnails": [case.image is not None for case in analysis.cases],
+    }
+
+
+def analyze(place: str, image: str, revision: str | None = None) -> dict:
+    """Load a bundle and analyse an image."""
+    return summary(Bundle.load(place, revision=revision), image)
+
+
+def load(place: str, token: str | None = "hf_write", revision: str | None = None, backbone: str | None = None) -> str:
+    """Load a bundle under a token. Returns its name."""
+    with token_set(token):
+        handed = Backbone.from_pretrained(backbone) if backbone else None
+        return Bundle.load(place, backbone=handed, revision=revision).name
+
+
+def head(place: str, revision: str | None = None) -> dict:
+    """Load the head alone, by its class and by its kind."""
+    one, two = ClassificationHead.from_pretrained(place, revision=revision), load_head(place, revision=revision)
+    same = all((two.state_dict()[name] == value).all() for name, value in one.state_dict().items())
+    return {"labels": one.labels, "backbone": one.backbone, "same": bool(same)}
+
+
+def encode(place: str, image: str, revision: str | None = None) -> dict:
+    """An image's embedding by a backbone of the Hub or a folder."""
+    backbone = Backbone.from_pretrained(place, revision, precision="fp32")
+    embedding = backbone.encode([read_image(image)], maps=False).pool("cls")[0]
+    return {**backbone.describe(), "embedding": embedding.tolist()}
+
+
+def cases(repo_id: str, folder: str, image: str) -> dict:
+    """The published train cases by `load_dataset`, as a library, searched beside the folder's bundle."""
+    from datasets import load_dataset
+
+    data = load_dataset(repo_id)
+    train, bundle = data["train"], Bundle.load(folder)
+    vectors = train.with_format("numpy")["embedding"][:]
+    query = bundle.encode(read_image(image)).pool(bundle.head.pooling)[0].numpy()
+    with CaseLibrary(train, name="from-the-hub") as library:
+        found = library.search(query, 10)
+    return {
+        "splits": {name: len(part) for name, part in data.items()},
+        "type": str(np.asarray(vectors).dtype),
+        "shape": list(np.asarray(vectors).shape),
+        "labels": train.features["label"].names,
+        "feature": str(train.features["embedding"]),
+        "image": list(train[0]["image"].size),
+        "found": [[case.id, case.label, case.score, case.group_id, case.source] for case in found],
+        "expected": [
+            [case.id, case.label, case.score, case.group_id, case.source] for case in bundle.library.search(query, 10)
+        ],
+    }
+
+
+def script(name: str, arguments: list[str], token: str | None = "hf_write") -> dict:
+    """Run a script of scripts/ with these arguments, here, as its main."""
+    out, error, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = [name, *arguments]
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        with token_set(token), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+            code = 0
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        sys.argv = before
+        sys.path.remove(str(ROOT / "scripts"))
+    return {"code": code, "out": out.getvalue(), "error": error.getvalue()}

@@ -1,0 +1,106 @@
+"""Pulling: what is refused, in which words and how soon; and what works without a network."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from medssl.backbones import Backbone
+from medssl.images import read_image
+from tests.conftest import sample
+from tests.hub.conftest import READ, Failed
+
+HEAD = "me/medssl-shapes-tiny-dinov2"
+SOON = 15
+
+
+@pytest.fixture(scope="module")
+def image(tiny_data):
+    return str(sample(tiny_data["shapes"], "stripes"))
+
+
+@pytest.fixture(scope="module")
+def refused(published, hub):
+    """Repos that cannot be loaded, each for its own reason."""
+    files = hub.repos["model", HEAD].files
+    config = json.loads(files["config.json"])
+
+    def put(name, change, **settings):
+        hub.add("model", f"lab/{name}", {**files, "config.json": json.dumps({**config, **change}).encode()}, **settings)
+
+    put("unread", {})
+    put("gated", {}, gated=True)
+    put("secret", {}, private=True)
+    put("newer", {"schema_version": 2, "kind": "quantum", "surprise": 1})
+    put("alone", {"published": {}})
+    put("lost", {"published": {"cases": {"repo_id": "lab/gone", "revision": "1" * 40}}})
+    put("bodiless", {"backbone": {**config["backbone"], "id": "lab/gone"}})
+    put("labels", {"labels": ["dots", "plain", "waves"]})
+    hub.add("model", "lab/other", {"README.md": b"# not a head"})
+    hub.add("model", "lab/broken", {"config.json": b"{"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"place": "lab/nothing"}, "no 'lab/nothing' on the Hub, or your token may not read it"),
+        ({"place": "lab/nothing", "token": None}, "no 'lab/nothing' on the Hub that can be read without a token"),
+        ({"place": "lab/secret", "token": None}, "if it is private, set HF_TOKEN"),
+        ({"place": "lab/secret", "token": READ}, "or your token may not read it"),
+        ({"place": "lab/gated", "token": None}, "is gated. Ask for access at .*lab/gated"),
+        ({"place": "lab/gated", "token": READ}, "is gated. Ask for access at .*lab/gated"),
+        ({"place": HEAD, "token": "hf_wrong"}, r"refuses the token .*\(401\)"),
+        ({"place": HEAD, "revision": "v9"}, "has no revision 'v9'"),
+        ({"place": "lab/newer"}, "schema_version 2; this medssl reads 1"),
+        ({"place": "lab/alone"}, "a head without a bundle"),
+        ({"place": "lab/lost"}, "no 'lab/gone'"),
+        ({"place": "lab/labels"}, "the cases' labels are"),
+        ({"place": "lab/other"}, "holds no config.json"),
+        ({"place": "lab/broken"}, "cannot be read as JSON"),
+        ({"place": "a--b/c..d"}, "no name that the Hub allows"),
+    ],
+)
+def test_each_refusal_has_its_own_words_and_comes_soon(refused, reader, settings, words):
+    with pytest.raises(Failed, match=words) as failed:
+        reader.do("load", **settings)
+    assert failed.value.kind == "BundleError" and failed.value.seconds < SOON
+    assert failed.value.text.endswith(".") and "\n" not in failed.value.text
+
+
+def test_a_backbone_that_is_not_there_or_not_the_one(refused, reader, encoders):
+    with pytest.raises(Failed, match="no 'lab/gone'.*on the Hub") as failed:
+        reader.do("load", place="lab/bodiless")
+    assert failed.value.kind == "BackboneError"
+    with pytest.raises(Failed, match="fitted on a backbone with id 'me/.*has 'lab/random-dinov2'") as failed:
+        reader.do("load", place=HEAD, backbone=encoders[0])
+    assert failed.value.kind == "BundleError"
+
+
+def test_a_backbone_comes_by_id_and_revision(reader, encoders, image):
+    repo_id, commits, folders = encoders
+    for commit, folder in zip(commits, folders, strict=True):
+        found = reader.do("encode", place=repo_id, image=image, revision=commit)
+        plain = Backbone.from_pretrained(folder, precision="fp32").encode([read_image(image)], maps=False).pool("cls")
+        assert (found["id"], found["revision"]) == (repo_id, commit)
+        np.testing.assert_array_equal(np.array(found["embedding"], np.float32), plain[0].numpy())
+    newest = reader.do("encode", place=repo_id, image=image)
+    assert newest["revision"] == commits[-1]
+
+
+def test_without_a_network_the_cache_serves_and_the_rest_is_said_soon(
+    published, refused, reader, offline, encoders, image
+):
+    online = reader.do("analyze", place=HEAD, image=image)
+    encoded = reader.do("encode", place=encoders[0], image=image)
+    for place in ("lab/nothing", "lab/unread"):
+        with pytest.raises(Failed, match="cannot be reached and .* not wholly in the cache") as failed:
+            offline.do("load", place=place)
+        assert failed.value.kind == "BundleError" and failed.value.seconds < SOON
+    with pytest.raises(Failed, match="cannot be reached") as failed:
+        offline.do("encode", place="lab/nothing", image=image)
+    assert failed.value.kind == "BackboneError" and failed.value.seconds < SOON
+    assert offline.do("analyze", place=HEAD, image=image) == online
+    assert offline.do("encode", place=encoders[0], image=image) == encoded
+    assert offline.do("head", place=HEAD)["same"]
