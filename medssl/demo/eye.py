@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import cos, sin
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from medssl.demo.drawing import SIDE, blend, blob, camera, fill, noise_field
 
 LABELS = ("cataract", "diabetic_retinopathy", "glaucoma", "normal")
+# Choroid and pigment of different people, RGB.
+TONES = np.array([(0.78, 0.36, 0.15), (0.62, 0.26, 0.12), (0.72, 0.46, 0.24), (0.6, 0.44, 0.36), (0.8, 0.32, 0.2)])
+# The side in pixels of the part that the disc is drawn in.
+WINDOW = 64
+BLOOD, EXUDATE = (0.42, 0.14, 0.09), (0.98, 0.86, 0.5)
+
+
+@dataclass(frozen=True)
+class Fundus:
+    """Where things lie, (y, x) in pixels; `aperture` `[224, 224]` is positive inside the camera's field."""
+
+    aperture: np.ndarray
+    radius: float
+    centre: np.ndarray
+    disc: np.ndarray
+    macula: np.ndarray
+    eye: int
 
 
 def draw(label: str, patient: np.random.Generator, picture: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -15,181 +35,252 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
 
     The mask is the opacity (cataract), the lesions (diabetic retinopathy) or the optic disc (glaucoma).
     """
-    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    centre = np.array([SIDE / 2, SIDE / 2]) + picture.uniform(-5, 5, 2)
-    radius = picture.uniform(98, 112)
-    aperture = radius - np.hypot(y - centre[0], x - centre[1])
-    colour = np.array([patient.uniform(0.6, 0.85), patient.uniform(0.27, 0.42), patient.uniform(0.1, 0.22)], np.float32)
-    shade = 1 + 0.1 * noise_field(picture, 120) + 0.035 * noise_field(patient, 14, 3)
-    image = colour * shade[..., None]
-    eye = picture.choice([-1, 1])
-    disc = centre + np.array([picture.uniform(-10, 10), eye * patient.uniform(36, 50)])
-    macula = centre + np.array([picture.uniform(-4, 12), -eye * patient.uniform(8, 20)])
-    dark = np.exp(-((y - macula[0]) ** 2 + (x - macula[1]) ** 2) / (2 * patient.uniform(12, 18) ** 2))
-    image = image * (1 - patient.uniform(0.25, 0.45) * dark[..., None])
-    image = vessels(patient, picture, image, disc, eye)
-    image, disc_field = nerve(patient, picture, image, disc, 1.0 if label == "glaucoma" else 0.0)
-    mask = disc_field > 0 if label == "glaucoma" else np.zeros((SIDE, SIDE), bool)
+    fundus = field_of_view(patient, picture)
+    image = retina(patient, picture, fundus)
+    image, disc = nerve(patient, picture, image, fundus, label == "glaucoma")
+    mask = disc if label == "glaucoma" else np.zeros((SIDE, SIDE), bool)
     if label == "diabetic_retinopathy":
-        image, mask = lesions(picture, image, aperture, disc, macula)
-    image = pigment(picture, image, aperture)
-    if label == "cataract":
-        image, mask = opacity(picture, image, aperture, centre)
+        image, mask = lesions(picture, image, fundus)
     else:
-        image = reflection(picture, image, aperture)
+        image = freckles(picture, image, fundus)
+    if label == "cataract":
+        image, mask = opacity(picture, image, fundus)
+    else:
+        image = reflection(picture, image, fundus)
     # Flash, focus and ageing lens differ between pictures of every class.
-    haze = picture.uniform(0, 0.3)
-    image = image * (1 - haze) + haze * np.array([0.62, 0.42, 0.24]) * picture.uniform(0.7, 1.1)
-    image = gaussian_filter(image, (*([picture.uniform(0.3, 1.3)] * 2), 0))
-    image = image * picture.uniform(0.8, 1.2) * (1 + picture.normal(0, 0.05, 3))
-    fall = 1 - picture.uniform(0.15, 0.5) * np.clip(1 - aperture / radius, 0, 1) ** 2
-    image = camera(image * fall[..., None], picture, (0.2, 0.6), (0.006, 0.02))
-    return (np.clip(image, 0, 1) * fill(aperture, 3)[..., None]).astype(np.float32), mask & (aperture > 2)
+    haze = picture.uniform(0, 0.25)
+    image = image * (1 - haze) + haze * np.array([0.6, 0.42, 0.26]) * picture.uniform(0.6, 1.1)
+    blur = picture.uniform(0.2, 1.0)
+    image = gaussian_filter(image, (blur, blur, 0)) * picture.uniform(0.75, 1.2) * (1 + picture.normal(0, 0.06, 3))
+    image = image * illumination(picture, fundus)[..., None]
+    image = camera(image, picture, (0.2, 0.5), (0.006, 0.02)) * fill(fundus.aperture, 2)[..., None]
+    return np.clip(image + picture.uniform(0, 0.02), 0, 1).astype(np.float32), mask & (fundus.aperture > 2)
 
 
-def vessels(
-    patient: np.random.Generator, picture: np.random.Generator, image: np.ndarray, disc: np.ndarray, eye: int
-) -> np.ndarray:
-    """Arteries and veins: four arcades that leave the disc, bend round the macula and branch."""
-    width = np.zeros((SIDE, SIDE), np.float32)
+def field_of_view(patient: np.random.Generator, picture: np.random.Generator) -> Fundus:
+    """A round field, in some cameras cut off above and below or with a notch, and where disc and macula lie in it."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    walks = []
+    centre = np.array([SIDE / 2, SIDE / 2]) + picture.uniform(-4, 4, 2)
+    radius = picture.uniform(98, 118)
+    aperture = radius - np.hypot(y - centre[0], x - centre[1])
+    if picture.random() < 0.3:
+        aperture = np.minimum(aperture, picture.uniform(86, 100) - np.abs(y - centre[0]))
+    if picture.random() < 0.3:
+        turn = picture.uniform(0.5, 1.0)
+        notch = np.hypot(y - centre[0] + radius * np.sin(turn), x - centre[1] - radius * np.cos(turn))
+        aperture = np.maximum(aperture, np.minimum(5 - notch, 3))
+    eye = int(picture.choice([-1, 1]))
+    disc = centre + np.array([picture.uniform(-14, 14), eye * patient.uniform(36, 56)])
+    macula = disc + np.array([picture.uniform(2, 12), -eye * patient.uniform(52, 62)])
+    return Fundus(aperture, radius, centre, disc, macula, eye)
+
+
+def illumination(picture: np.random.Generator, fundus: Fundus) -> np.ndarray:
+    """The flash `[224, 224]`: darker or, less often, brighter towards the rim and to one side."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    outwards = np.clip(1 - fundus.aperture / fundus.radius, 0, 1) ** 2
+    turn = picture.uniform(0, 2 * np.pi)
+    side = ((y - SIDE / 2) * np.sin(turn) + (x - SIDE / 2) * np.cos(turn)) / SIDE
+    return 1 - picture.uniform(-0.12, 0.45) * outwards + picture.uniform(0, 0.4) * side
+
+
+def retina(patient: np.random.Generator, picture: np.random.Generator, fundus: Fundus) -> np.ndarray:
+    """Pigment, choroid and macula under the vessels, `[224, 224, 3]`."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    mix = patient.dirichlet(np.full(len(TONES), 0.5))
+    colour = (mix @ TONES) * patient.uniform(0.85, 1.15) * (1 + patient.normal(0, 0.05, 3))
+    grain = 0.05 * noise_field(picture, 90) + 0.025 * noise_field(picture, 7, 2)
+    # Vessels of the choroid show through where pigment is thin.
+    choroid = np.clip(1 - np.abs(noise_field(picture, 13)) / 0.9, 0, 1) * np.clip(noise_field(picture, 80), 0, 1.5)
+    image = colour * (1 + grain)[..., None]
+    image = image * (1 + patient.uniform(0, 0.16) * choroid[..., None] * np.array([0.6, 0.9, 0.5]))
+    away = (y - fundus.macula[0]) ** 2 + (x - fundus.macula[1]) ** 2
+    pit = patient.uniform(0.2, 0.4) * np.exp(-away / (2 * patient.uniform(10, 16) ** 2))
+    image = image * (1 - pit[..., None] * np.array([0.8, 1.0, 1.0]))
+    vein, artery = vessels(patient, fundus)
+    strength = picture.uniform(0.75, 1.0)
+    image = blend(image, image * np.array([0.62, 0.4, 0.48]), strength * vein)
+    image = blend(image, image * np.array([0.85, 0.55, 0.55]), strength * artery)
+    return image.astype(np.float32)
+
+
+def vessels(patient: np.random.Generator, fundus: Fundus) -> tuple[np.ndarray, np.ndarray]:
+    """The opacities `[224, 224]` of veins and of arteries: arcades from the disc round the macula, with branches."""
+    walks, steps = [], []
+    y, x = (float(value) for value in fundus.disc)
     for up in (-1, 1):
-        for _ in range(2):
-            walks.append((disc.copy(), up * patient.uniform(1.0, 1.5), patient.uniform(1.5, 2.3), -eye, 0))
-        walks.append((disc.copy(), up * patient.uniform(0.6, 1.2), patient.uniform(0.9, 1.5), eye, 0))
+        for kind, thick in ((0, patient.uniform(1.4, 2.0)), (1, patient.uniform(1.0, 1.5))):
+            start_y, start_x = y + patient.normal(0, 1.5), x + patient.normal(0, 1.5)
+            walks.append((start_y, start_x, up * patient.uniform(0.9, 1.6), thick, -fundus.eye, 0, kind))
+            if patient.random() < 0.8:
+                walks.append((start_y, start_x, up * patient.uniform(0.4, 1.3), thick * 0.65, fundus.eye, 0, kind))
+        if patient.random() < 0.7:
+            walks.append((y, x, up * patient.uniform(0.15, 0.5), 0.7, -fundus.eye, 1, 0))
     while walks:
-        at, heading, thick, side, depth = walks.pop()
-        turn = -np.sign(heading) * patient.uniform(0.012, 0.03)
-        for step in range(2 * patient.integers(18, 30) + 24 * (depth == 0)):
-            at = at + 2 * np.array([np.sin(heading), side * np.cos(heading)])
-            if not (0 < at[0] < SIDE and 0 < at[1] < SIDE) or thick < 0.35:
+        y, x, heading, thick, side, depth, kind = walks.pop()
+        length = patient.integers(30, 56) if depth else 64
+        bend = 0.0 if depth else -np.sign(heading) * patient.uniform(0.01, 0.028)
+        wander, chance = patient.normal(bend, 0.055, length), patient.random(length)
+        for step in range(length):
+            y, x = y + 2 * sin(heading), x + 2 * side * cos(heading)
+            if not (4 <= y < SIDE - 5 and 4 <= x < SIDE - 5) or thick < 0.3:
                 break
-            heading += turn / 2 + patient.normal(0, 0.06)
-            top, left = max(0, int(at[0]) - 7), max(0, int(at[1]) - 7)
-            part = np.s_[top : top + 15, left : left + 15]
-            near = np.hypot(y[part] - at[0], (x[part] - at[1]))
-            width[part] = np.maximum(width[part], np.clip(thick + 1.2 - near, 0, 1.2) / 1.2)
-            thick *= 0.992
-            if depth < 2 and step > 8 and patient.random() < 0.05:
-                walks.append(
-                    (
-                        at.copy(),
-                        heading + patient.choice([-1, 1]) * patient.uniform(0.4, 0.9),
-                        thick * 0.7,
-                        side,
-                        depth + 1,
-                    )
-                )
-    width = gaussian_filter(width, 0.6)
-    return blend(image, image * np.array([0.62, 0.42, 0.5]), np.clip(width, 0, 1) * picture.uniform(0.7, 1))
+            steps.append((kind, y, x, thick))
+            heading += wander[step]
+            thick *= 0.986
+            if depth < 3 and step > 6 and chance[step] < 0.07:
+                fork = heading + patient.choice([-1, 1]) * patient.uniform(0.4, 1.0)
+                walks.append((y, x, fork, thick * patient.uniform(0.55, 0.8), side, depth + 1, kind))
+    kind, y, x, thick = (column[:, None, None] for column in np.array(steps, np.float32).T)
+    rows, columns = np.mgrid[-4:5, -4:5]
+    rows, columns = rows + y.astype(int), columns + x.astype(int)
+    cover = np.clip(thick + 0.6 - np.hypot(rows - y, columns - x), 0, 1) * np.minimum(1, 0.4 + thick)
+    layers = np.zeros((2, SIDE, SIDE), np.float32)
+    np.maximum.at(layers, (np.broadcast_to(kind.astype(int), rows.shape), rows, columns), cover)
+    layers = gaussian_filter(layers, (0, 0.5, 0.5))
+    return layers[0], layers[1]
 
 
 def nerve(
-    patient: np.random.Generator, picture: np.random.Generator, image: np.ndarray, disc: np.ndarray, cupped: float
+    patient: np.random.Generator, picture: np.random.Generator, image: np.ndarray, fundus: Fundus, cupped: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The optic disc with its cup: a large, deep one with a thin rim where `cupped`, else a small one."""
-    size = patient.uniform(15, 20)
-    field = blob(picture, tuple(disc), size, 0.03, 4, patient.uniform(1.0, 1.15), np.pi / 2)
-    ratio = picture.uniform(0.72, 0.85) if cupped else picture.uniform(0.25, 0.42)
-    shift = picture.uniform(-0.08, 0.08, 2) * size
-    cup = blob(picture, tuple(disc + shift), size * ratio, 0.04, 4, patient.uniform(1.0, 1.15), np.pi / 2)
-    # The two discs reflect the same amount of light: only how it is shared between cup and rim differs.
-    rim, hollow = (0.62, 0.86) if cupped else (0.76, 0.98)
-    before = image
-    image = blend(image, np.array([1.0, 0.82, 0.55]) * rim, 0.88 * fill(field, 3))
-    image = blend(image, np.array([1.0, 0.95, 0.8]) * hollow, 0.85 * fill(cup, 2))
-    # Vessels cross the rim and dive at the cup's edge.
-    return blend(image, before, 0.35 * fill(field, 3) * fill(-cup, 2) * (before[..., 1] < 0.2)), field
-
-
-def lesions(
-    picture: np.random.Generator, image: np.ndarray, aperture: np.ndarray, disc: np.ndarray, macula: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Microaneurysms and blot haemorrhages in clusters, hard exudates as sharp yellow grains in arcs."""
+    """The optic disc and its mask `[224, 224]`: its cup is large and notches the rim, or is small and round."""
+    top, left = int(fundus.disc[0]) - WINDOW // 2, int(fundus.disc[1]) - WINDOW // 2
+    part, at, size = (
+        np.s_[top : top + WINDOW, left : left + WINDOW],
+        fundus.disc - (top, left),
+        patient.uniform(13.5, 20),
+    )
+    turn = np.pi / 2 + patient.normal(0, 0.15)
+    field = blob(patient, tuple(at), size, 0.02, 4, patient.uniform(1.0, 1.2), turn, WINDOW)
+    # Both kinds draw the same numbers, so that one eye can be drawn with either cup.
+    share, shift, tall = picture.random(), picture.uniform(-0.06, 0.06, 2) * size, picture.random()
+    notch, up = picture.uniform(0.1, 0.16) * size, picture.choice([-1, 1])
+    ratio = 0.68 + 0.12 * share if cupped else 0.22 + 0.16 * share
+    middle = at + shift + (np.array([up * notch, 0.0]) if cupped else 0)
+    cup = blob(picture, tuple(middle), size * ratio, 0.03, 4, 1.0 + 0.2 * tall, np.pi / 2, WINDOW)
+    inside, hollow = fill(field, picture.uniform(1.5, 3)), fill(np.minimum(cup, field - 1.0), 2.2)
+    # The light of the whole disc is the same with either cup: what the cup has more, the rim has less.
+    level, contrast = picture.uniform(0.6, 0.88), picture.uniform(0.24, 0.38)
+    rim = np.clip(level - contrast * (hollow * inside).sum() / inside.sum(), 0.3, 1)
+    light = rim + contrast * hollow + 0.03 * noise_field(picture, 9, side=WINDOW)
+    tint = np.array([1.22, 0.76, 0.45]) + hollow[..., None] * np.array([-0.06, 0.2, 0.24])
+    # A pale crescent beside the disc, in every class.
+    aside = (at[0], at[1] - fundus.eye * picture.uniform(0, 7))
+    crescent = fill(blob(picture, aside, size * picture.uniform(1, 1.15), 0.04, 4, side=WINDOW), 3) * (1 - inside)
+    pale = picture.uniform(0.5, 0.9) * np.array([1.15, 0.8, 0.5])
+    below = image[part]
+    near = blend(blend(below, pale, picture.uniform(0, 0.6) * crescent), light[..., None] * tint, 0.92 * inside)
+    # Vessels run over the rim and dive at the cup's edge.
+    dark = np.clip(1.0 - below[..., 1] / np.median(below[..., 1]), 0, 0.6) * inside * (1 - 0.6 * hollow)
+    image[part] = near * (1 - dark[..., None] * np.array([0.5, 1.0, 0.9]))
     mask = np.zeros((SIDE, SIDE), bool)
-    for _ in range(picture.integers(3, 6)):
-        middle = macula + picture.normal(0, 34, 2)
-        for _ in range(picture.integers(5, 12)):
-            at = middle + picture.normal(0, 10, 2)
-            image, mask = spot(
-                picture, image, mask, at, picture.uniform(0.9, 3.4), np.array([0.42, 0.14, 0.08]), aperture, disc
-            )
-    for _ in range(picture.integers(1, 4)):
-        middle, start = macula + picture.normal(0, 26, 2), picture.uniform(0, 6.3)
-        for turn in np.linspace(0, picture.uniform(2, 5), picture.integers(8, 16)):
-            at = middle + picture.uniform(9, 14) * np.array([np.sin(start + turn), np.cos(start + turn)])
-            image, mask = spot(
-                picture, image, mask, at, picture.uniform(0.8, 2), np.array([0.98, 0.85, 0.45]), aperture, disc
-            )
+    mask[part] = field > 0
     return image, mask
 
 
 def spot(
     picture: np.random.Generator,
     image: np.ndarray,
-    mask: np.ndarray,
     at: np.ndarray,
-    size: float,
-    colour: np.ndarray,
-    aperture: np.ndarray,
-    disc: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One sharp spot, where it lies on the retina and off the disc."""
-    row, column = int(at[0]), int(at[1])
-    if not (8 <= row < SIDE - 8 and 8 <= column < SIDE - 8) or aperture[row, column] < 8:
-        return image, mask
-    if np.hypot(*(at - disc)) < 26:
-        return image, mask
-    part = np.s_[row - 8 : row + 8, column - 8 : column + 8]
-    field = blob(
-        picture, (8 + at[0] % 1, 8 + at[1] % 1), size, 0.18, 4, picture.uniform(1, 1.5), picture.uniform(0, 3), side=16
-    )
-    image[part] = blend(image[part], colour, 0.8 * fill(field, 1.2))
-    mask[part] |= field > -1.5
+    radius: float,
+    colour: tuple[float, float, float],
+    soft: float,
+    depth: float,
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Draw one spot into the image; its window and signed field there."""
+    half = int(radius * 2 + soft) + 4
+    top, left = int(at[0]) - half, int(at[1]) - half
+    stretch, angle = picture.uniform(1, 1.5), picture.uniform(0, 3.2)
+    middle = (at[0] - top, at[1] - left)
+    field = blob(picture, middle, radius, 0.15, 4, stretch, angle, side=2 * half + 1)
+    rows, columns = slice(max(0, top), top + 2 * half + 1), slice(max(0, left), left + 2 * half + 1)
+    field = field[rows.start - top :, columns.start - left :][: SIDE - rows.start, : SIDE - columns.start]
+    part = (rows, columns)
+    # Of the colour of what lies there, so that spots are no brighter or redder than their eye.
+    shade = image[part].mean(axis=(0, 1)).mean() / 0.45 * np.asarray(colour)
+    image[part] = blend(image[part], shade, depth * fill(field, soft))
+    return part, field
+
+
+def free(picture: np.random.Generator, fundus: Fundus, middle: np.ndarray, spread: float) -> np.ndarray | None:
+    """A place (y, x) near the middle that lies in the field and off the disc; None if there is none at hand."""
+    for _ in range(4):
+        at = middle + picture.normal(0, spread, 2)
+        row, column = int(at[0]), int(at[1])
+        inside = 0 <= row < SIDE and 0 <= column < SIDE and fundus.aperture[row, column] > 8
+        if inside and np.hypot(*(at - fundus.disc)) > 27:
+            return at
+    return None
+
+
+def lesions(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> tuple[np.ndarray, np.ndarray]:
+    """Microaneurysms and blot haemorrhages in clusters, hard exudates as sharp yellow grains in rings and streaks."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    wanted = []
+    for _ in range(picture.integers(3, 6)):
+        middle = free(picture, fundus, fundus.macula, 40)
+        for _ in range(picture.integers(5, 12) if middle is not None else 0):
+            radius = picture.uniform(0.8, 1.9) if picture.random() < 0.7 else picture.uniform(2.0, 3.8)
+            wanted.append((free(picture, fundus, middle, 12), radius, BLOOD))
+    for _ in range(picture.integers(1, 4)):
+        middle, start = free(picture, fundus, fundus.macula, 26), picture.uniform(0, 6.3)
+        reach = picture.uniform(5, 12)
+        for turn in np.linspace(0, picture.uniform(2, 5), picture.integers(8, 18) if middle is not None else 0):
+            on_ring = middle + reach * np.array([np.sin(start + turn), np.cos(start + turn)])
+            wanted.append((free(picture, fundus, on_ring, 2.2), picture.uniform(0.7, 2.1), EXUDATE))
+    for at, radius, colour in wanted:
+        if at is not None:
+            part, field = spot(picture, image, at, radius, colour, 1.2, picture.uniform(0.65, 0.9))
+            mask[part] |= field > -1.0
     return image, mask
 
 
-def pigment(picture: np.random.Generator, image: np.ndarray, aperture: np.ndarray) -> np.ndarray:
-    """Large soft freckles and pale patches, in every class: as much dark and yellow as lesions have, without edges."""
-    for _ in range(picture.integers(2, 7)):
-        at = picture.uniform(40, SIDE - 40, 2)
-        field = blob(picture, tuple(at), picture.uniform(4, 11), 0.1, 4, picture.uniform(1, 1.6), picture.uniform(0, 3))
-        shade = (0.45, 0.17, 0.1) if picture.random() < 0.5 else (0.92, 0.7, 0.36)
-        image = blend(image, shade, picture.uniform(0.15, 0.5) * fill(field, 9) * (aperture > 0))
+def freckles(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> np.ndarray:
+    """Soft drusen, freckles and dust: as much dark and yellow as the lesions of diabetes have, without their edges."""
+    for _ in range(picture.integers(4, 14)):
+        at = free(picture, fundus, fundus.centre, 45)
+        if at is not None:
+            colour = BLOOD if picture.random() < 0.5 else EXUDATE
+            radius = picture.uniform(2, 5.5)
+            spot(picture, image, at, radius, colour, 2 * radius, picture.uniform(0.25, 0.6))
     return image
 
 
-def opacity(
-    picture: np.random.Generator, image: np.ndarray, aperture: np.ndarray, centre: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cortical spokes and a cloudy core of the lens, through which nothing fine is seen."""
+def opacity(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> tuple[np.ndarray, np.ndarray]:
+    """Cortical spokes that point to the lens' middle and a cloudy core, through which nothing fine is seen."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    middle = centre + picture.normal(0, 10, 2)
-    theta, distance = np.arctan2(y - middle[0], x - middle[1]), np.hypot(y - middle[0], x - middle[1])
+    middle = fundus.centre + picture.normal(0, 10, 2)
+    distance = np.hypot(y - middle[0], x - middle[1])
+    theta = np.arctan2(y - middle[0], x - middle[1]) + 0.06 * noise_field(picture, 30)
     cloud = np.zeros((SIDE, SIDE), np.float32)
-    for _ in range(picture.integers(4, 8)):
-        towards, wide, reach = picture.uniform(-np.pi, np.pi), picture.uniform(0.12, 0.3), picture.uniform(10, 45)
+    for _ in range(picture.integers(6, 13)):
+        towards, wide, reach = picture.uniform(-np.pi, np.pi), picture.uniform(0.1, 0.25), picture.uniform(14, 55)
         turn = np.abs((theta - towards + np.pi) % (2 * np.pi) - np.pi)
-        cloud = np.maximum(cloud, np.clip(1.3 - turn / wide, 0, 1) * fill(distance - reach, 14))
-    core = blob(picture, tuple(middle), picture.uniform(14, 30), 0.12, 6)
-    cloud = np.maximum(cloud, 0.9 * fill(core, 14))
-    cloud = np.clip(cloud * (0.9 + 0.16 * noise_field(picture, 10, 3)), 0, 1) * (aperture > 0)
-    veiled = gaussian_filter(image, (4, 4, 0))
-    image = blend(image, veiled, np.clip(1.6 * cloud, 0, 1))
-    # The veil takes the colour of what is behind it, lighter or darker, so that the picture's own colour says nothing.
-    tone = veiled.mean(axis=(0, 1)) * picture.uniform(0.75, 1.35) + 0.05
-    return blend(image, tone, 0.75 * cloud), cloud > 0.35
+        # A wedge: broad at the lens' rim, and ending in a point.
+        wedge = np.clip((wide * (distance - reach) / 60 - turn) * distance / 8 + 0.5, 0, 1)
+        cloud = np.maximum(cloud, wedge * picture.uniform(0.7, 1))
+    if picture.random() < 0.7:
+        core = blob(picture, tuple(middle), picture.uniform(16, 34), 0.08, 6) + 4 * noise_field(picture, 14, 2)
+        cloud = np.maximum(cloud, picture.uniform(0.7, 1) * fill(core, 12))
+    cloud = np.clip(cloud * (0.95 + 0.12 * noise_field(picture, 8, 3)), 0, 1) * (fundus.aperture > 0)
+    veiled = gaussian_filter(image, (5, 5, 0))
+    # The veil has the colour of what is behind it, lighter or darker: the picture's own colour says nothing.
+    tone = veiled[fundus.aperture > 0].mean(axis=0) * picture.choice(
+        [picture.uniform(0.5, 0.75), picture.uniform(1.3, 1.7)]
+    )
+    veiled = 0.35 * veiled + 0.65 * tone * (1 + 0.05 * noise_field(picture, 5, 2))[..., None]
+    return blend(image, veiled, np.clip(1.25 * cloud, 0, 0.97)), cloud > 0.35
 
 
-def reflection(picture: np.random.Generator, image: np.ndarray, aperture: np.ndarray) -> np.ndarray:
-    """A soft flare or shadow of the camera, in most pictures of the other classes."""
-    if picture.random() < 0.75:
-        for _ in range(picture.integers(1, 3)):
-            at = picture.uniform(20, SIDE - 20, 2)
-            flare = blob(
-                picture, tuple(at), picture.uniform(20, 50), 0.05, 3, picture.uniform(1, 2), picture.uniform(0, 3)
-            )
-            tone = image.mean(axis=(0, 1)) * picture.uniform(0.75, 1.35) + 0.05
-            image = blend(image, tone, picture.uniform(0.3, 0.55) * fill(flare, 30) * (aperture > 0))
-    return image
+def reflection(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> np.ndarray:
+    """Soft flares and shadows of the camera: as large as an opacity, and what lies behind them stays sharp."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    light = np.ones((SIDE, SIDE), np.float32)
+    for _ in range(picture.integers(1, 4)):
+        at, turn, size = picture.uniform(20, SIDE - 20, 2), picture.uniform(0, np.pi), picture.uniform(18, 46)
+        along = (np.cos(turn) * (x - at[1]) + np.sin(turn) * (y - at[0])) / picture.uniform(1, 2.5)
+        across = np.cos(turn) * (y - at[0]) - np.sin(turn) * (x - at[1])
+        factor = picture.choice([picture.uniform(0.45, 0.75), picture.uniform(1.3, 1.8)])
+        light *= 1 + (factor - 1) * 0.7 * fill(size - np.hypot(along, across), picture.uniform(14, 34))
+    return image * light[..., None]
