@@ -267,7 +267,8 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             method: explainer, as `tasks` lists them
             verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
-            task, prediction, cases, explanation (null without `explain`), verification (null without `verify`), seconds
+            task, prediction, cases, explanation (null without `explain`), verification (null without `explain` and
+            `verify`), seconds
         """
         analysis, facts = run(
             image,

@@ -12,6 +12,7 @@ from medssl.explain import EXPLAINERS, ViTCX
 from medssl.library import Case
 from medssl.visit import Stopped, Visit
 
+LIKENESS = "likeness"  # the run's name
 CHOOSE = '<p class="ms-small">Choose a case to see its facts, and why it is similar.</p>'
 
 
@@ -56,6 +57,10 @@ class CasesPanel:
         """No likeness explained."""
         return {self.why: "", self.likeness: gr.Row(visible=False), self.own: None, self.theirs: None}
 
+    def stopped(self) -> dict:
+        """What stands where the likeness would have appeared."""
+        return {self.why: render.note("Stopped. Choose a case again.")}
+
     def found(self, analysis: Analysis) -> dict:
         """The cases that were found."""
         shown = [(case.image, render.case_caption(case)) for case in self.shown(analysis)]
@@ -66,39 +71,53 @@ class CasesPanel:
         return [case for case in (analysis and analysis.cases) or [] if case.image is not None]
 
     def facts(self, visit: Visit | None, event: gr.SelectData) -> dict:
-        """All facts of the chosen case; the likeness of the one before goes."""
+        """All facts of the chosen case, which the visit remembers; the likeness of the one before goes."""
         shown = self.shown(visit and visit.analysis)
         if event.index >= len(shown):
-            return {self.case: ""}
+            return {self.case: "", **self.no_likeness()}
+        visit.chosen, visit.likeness = event.index, None
         return {self.case: render.case_facts(shown[event.index], event.index + 1), **self.no_likeness()}
 
     def explained(
-        self,
-        visit: Visit | None,
-        bundle: Bundle,
-        method: str,
-        opacity: float,
-        event: gr.SelectData,
-        progress: gr.Progress,
+        self, visit: Visit | None, bundle: Bundle, method: str, opacity: float, progress: gr.Progress
     ) -> dict:
-        """Why the chosen case is similar: a heatmap on each of the two pictures."""
+        """Why the chosen case is similar: a heatmap on each of the two pictures. Ends when another one is chosen."""
         shown = self.shown(visit and visit.analysis)
-        if event.index >= len(shown):
+        if not shown or visit.chosen is None:
             return self.no_likeness()
+        chosen = visit.chosen
         able = method if EXPLAINERS[method].explains_cases else ViTCX.method
+
+        def check() -> None:
+            if visit.chosen != chosen:
+                raise Stopped
+
         try:
-            found = bundle.explain_case(visit.image, shown[event.index], able, visit.begin(progress))
+            with visit.run(LIKENESS, progress) as tell:
+
+                def tell_if_chosen(fraction: float, text: str) -> None:
+                    check()
+                    tell(fraction, text)
+
+                found = bundle.explain_case(visit.image, shown[chosen], able, tell_if_chosen)
+                check()
         except Stopped:
-            return {**self.no_likeness(), self.why: '<div class="ms-note">Stopped. Choose the case again.</div>'}
+            return self.no_likeness()
+        visit.likeness = found
         title = escape(EXPLAINERS[able].title)
-        said = f"Why case {event.index + 1} is similar (cosine {found.case.score:.2f}), by {title}."
+        said = f"Why case {chosen + 1} is similar (cosine {found.case.score:.2f}), by {title}."
         if able != method:
-            said += f" {escape(EXPLAINERS[method].title)} cannot say."
+            said += f" {escape(EXPLAINERS[method].title)} cannot explain a likeness."
         if not found.explanation.evidence:
             said += " No part of your image moved the similarity: no evidence found."
+        return {self.why: render.note(said), self.likeness: gr.Row(visible=True), **self.reblend(visit, opacity)}
+
+    def reblend(self, visit: Visit | None, opacity: float) -> dict:
+        """Both pictures of the likeness at that opacity, where there are any."""
+        found = visit and visit.likeness
+        if not found:
+            return {}
         return {
-            self.why: f'<div class="ms-note">{said}</div>',
-            self.likeness: gr.Row(visible=True),
             self.own: render.blend(visit.image, found.explanation, opacity),
             self.theirs: render.blend(found.case.image, found.mirrored, opacity),
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 
 import gradio as gr
-from PIL import Image
 
 from medssl import render
 from medssl.bundle import Analysis, Bundle
@@ -15,6 +14,7 @@ from medssl.visit import Stopped, Visit
 
 DEFAULT_OPACITY = 0.55
 PREDICTED = ""
+ANALYSIS, HEATMAP, VERIFICATION = "analysis", "heatmap", "verification"  # the names of runs
 NO_HEATMAP = "There is no heatmap to verify yet. Press Analyze first."
 
 
@@ -49,7 +49,7 @@ class HeatmapPanel:
                 value=PREDICTED,
                 label="Class to explain",
                 filterable=False,
-                min_width=140,
+                min_width=220,
                 elem_id="target",
             )
             self.method = gr.Dropdown(
@@ -57,7 +57,7 @@ class HeatmapPanel:
                 value=ViTCX.method,
                 label="How it is explained",
                 filterable=False,
-                min_width=140,
+                min_width=220,
                 elem_id="method",
             )
         self.opacity = gr.Slider(
@@ -96,26 +96,41 @@ class HeatmapPanel:
             said = escape(render.NO_EVIDENCE.format(label=label))
         elif kind.caution:
             said = f"<b>{escape(kind.title)}.</b> {escape(kind.caution)}"
-        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
-        note = f'<div class="ms-note">{said}</div><p class="ms-small">{escape(kind.title)} · {seconds}</p>'
         return {
             self.overlay: render.blend(analysis.image, explanation, opacity),
-            self.note: note,
+            self.note: render.note(said) + self.cost(analysis),
             self.verify: gr.Button(visible=explanation.evidence),
             self.verification: "",
         }
 
-    def reblend(self, visit: Visit | None, opacity: float) -> dict | Image.Image:
-        """The same heatmap at another opacity."""
-        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
-            return gr.skip()
-        return render.blend(visit.image, visit.analysis.explanation, opacity)
+    def cost(self, analysis: Analysis) -> str:
+        """Which explainer made the heatmap, and what each step took."""
+        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
+        return f'<p class="ms-small">{escape(EXPLAINERS[analysis.explanation.method].title)} · {seconds}</p>'
 
-    def verified(self, visit: Visit | None, bundle: Bundle, progress: gr.Progress) -> str:
+    def stopped(self, name: str, analysis: Analysis | None) -> dict:
+        """What stands where the result of that run would have appeared."""
+        if name == VERIFICATION:
+            return {self.verification: render.note("Stopped. Press the button to verify again.")}
+        if name == HEATMAP and analysis and analysis.explanation:
+            label = escape(render.pretty(analysis.explanation.target))
+            said = f"Stopped. This is still the heatmap of before, for <b>{label}</b>."
+            return {self.note: render.note(said) + self.cost(analysis)}
+        return {self.note: render.note("Stopped. Press Analyze to start again.")}
+
+    def reblend(self, visit: Visit | None, opacity: float) -> dict:
+        """The same heatmap at another opacity, where there is one."""
+        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
+            return {}
+        return {self.overlay: render.blend(visit.image, visit.analysis.explanation, opacity)}
+
+    def verified(self, visit: Visit | None, bundle: Bundle, progress: gr.Progress) -> dict:
         """The shown heatmap's deletion and insertion beside random maps, as a table."""
         if visit is None or visit.analysis is None or visit.analysis.explanation is None:
             raise ImageError(NO_HEATMAP)
         try:
-            return render.verification(bundle.verify(visit.image, visit.analysis.explanation, visit.begin(progress)))
+            with visit.run(VERIFICATION, progress) as tell:
+                found = bundle.verify(visit.image, visit.analysis.explanation, tell)
         except Stopped:
-            return '<div class="ms-note">Stopped. Press the button to verify again.</div>'
+            return {self.verification: ""}
+        return {self.verification: render.verification(found)}

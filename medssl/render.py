@@ -138,6 +138,11 @@ def warning(prediction: Prediction, threshold: float | None) -> str:
     return f'<div class="ms-warning" role="alert"><b>{UNFAMILIAR}</b><span>{figure}</span></div>'
 
 
+def note(said: str) -> str:
+    """A remark beside a result; `said` is HTML."""
+    return f'<div class="ms-note">{said}</div>'
+
+
 def case_caption(case: Case) -> str:
     """What stands under a case's picture: label, then similarity and group."""
     return f"{pretty(case.label)}\n{case.score:.2f} · {case.group_id}".rstrip(" ·")
@@ -163,17 +168,20 @@ def verification(found: Verification) -> str:
     for name in CURVE_METRICS:
         figure = getattr(found, name)
         rows += (
-            f"<tr><td>{METRICS[name].title} ({'higher' if figure.higher_is_better else 'lower'} is better)</td>"
-            f"<td>{figure.value:.3f}</td><td>{figure.random_mean:.3f} "
-            f"<br>({figure.random_low:.3f} to {figure.random_high:.3f})</td><td>{100 * figure.beats:.0f} %</td></tr>"
+            f"<tr><td>{METRICS[name].title}<br>({'higher' if figure.higher_is_better else 'lower'} is better)</td>"
+            f"<td>{figure.value:.3f}</td><td>{figure.random_mean:.3f}<br>"
+            f"({figure.random_low:.3f} to {figure.random_high:.3f})</td><td>{100 * figure.beats:.0f} %</td></tr>"
         )
     beats = found.insertion_minus_deletion.beats
-    said = "It is better than chance here" if beats >= BEATS_CHANCE else "It is no better than chance here"
+    said = "It is better than chance here" if beats >= BEATS_CHANCE else "It is not clearly better than chance here"
     return (
-        f'<div class="ms-note"><b>{said}</b>: it beats {100 * beats:.0f} % of {found.random_maps} random maps. '
-        f"Pixels were deleted and inserted, strongest first; “{escape(pretty(found.target))}” was watched.</div>"
-        '<div class="ms-card ms-figure-box"><table class="ms-figures ms-tight"><thead><tr><th>Area under the curve</th>'
-        f"<th>Here</th><th>Random maps</th><th>Beaten</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        note(
+            f"<b>{said}</b>: it beats {100 * beats:.0f} % of {found.random_maps} random maps. Pixels were deleted and "
+            f"inserted, strongest first, and the probability of “{escape(pretty(found.target))}” was watched."
+        )
+        + '<div class="ms-card ms-figure-box"><table class="ms-figures ms-tight"><thead><tr>'
+        "<th>Area under the curve</th><th>This heatmap</th><th>Random maps: mean (lowest to highest)</th>"
+        f"<th>Beaten</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -12,9 +12,9 @@ import gradio as gr
 from medssl import render
 from medssl.api import MODEL, NO_FILE, add_endpoints, backbone_name, guarded, pick
 from medssl.bundle import Analysis, Bundle, suggest_task
-from medssl.cases_panel import CasesPanel
+from medssl.cases_panel import LIKENESS, CasesPanel
 from medssl.errors import ImageError
-from medssl.heatmap_panel import HeatmapPanel
+from medssl.heatmap_panel import ANALYSIS, HEATMAP, HeatmapPanel
 from medssl.images import read_image
 from medssl.visit import Stopped, Visit
 
@@ -154,9 +154,10 @@ class Page:
         def plain(function: Callable) -> Callable:
             return guarded(function, toast=True)
 
+        # Of a dropdown's events "blur" comes once after a choice; "input" comes twice, "select" not from a keyboard.
         running = self.analyze.click(plain(self.run), asked, shown, show_progress_on=where.overlay, **slow)
         again = gr.on(
-            [where.target.input, where.method.input],
+            [where.target.blur, where.method.blur],
             plain(self.explain_again),
             asked,
             explained,
@@ -167,8 +168,12 @@ class Page:
         verifying = where.verify.click(
             plain(self.verify), [self.visit, self.task], checked, show_progress_on=where.verification, **slow
         )
-        which.gallery.select(plain(which.facts), self.visit, [which.case, *likeness], **quick)
-        comparing = which.gallery.select(
+        # Gradio's "always_last" repeats the event it was busy with, old choice and all. So every choice is noted in the
+        # visit at once, and the comparison reads it there.
+        choosing = which.gallery.select(
+            plain(which.facts), self.visit, [which.case, *likeness], trigger_mode="multiple", **quick
+        )
+        comparing = choosing.success(
             plain(self.compare),
             [self.visit, self.task, where.method, where.opacity],
             likeness,
@@ -183,9 +188,11 @@ class Page:
         taking = self.example_gallery.select(plain(self.receive_example), self.visit, taken, **seen)
         self.upload.clear(plain(self.clear), self.visit, received, cancels=[reading, taking, *runs], **quick)
         changed = [self.figures, *shown]
-        self.task.input(plain(self.change_task), [self.visit, self.task], changed, cancels=runs, **quick)
-        self.stop.click(plain(self.stop_said), self.visit, where.note, queue=False, cancels=runs, **private)
-        where.opacity.input(plain(where.reblend), [self.visit, where.opacity], where.overlay, **latest, **quick)
+        self.task.blur(plain(self.change_task), [self.visit, self.task], changed, cancels=runs, **quick)
+        said = [where.note, where.verification, which.why]
+        self.stop.click(plain(self.stop_said), self.visit, said, queue=False, cancels=runs, **private)
+        pictures = [where.overlay, which.own, which.theirs]
+        where.opacity.input(plain(self.reblend), [self.visit, where.opacity], pictures, **latest, **quick)
 
     def figures_of(self, bundle: Bundle) -> str:
         """The accordion's content."""
@@ -203,7 +210,8 @@ class Page:
 
     def forget(self, visit: Visit | None) -> dict:
         """End what runs for the old upload, and an empty page."""
-        self.stop_run(visit)
+        if visit:
+            visit.end()
         first = next(iter(self.bundles))
         return {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first)}
 
@@ -225,6 +233,7 @@ class Page:
         found = suggest_task(self.bundles, visit.image)
         best = found[0]
         bundle = self.bundles[best.name]
+        visit.task = best.name
         title = render.pretty(bundle.task.title)
         said = f"Suggested task: <b>{escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
         if not best.familiar:
@@ -235,7 +244,7 @@ class Page:
             self.visit: visit,
             self.preview: render.for_screen(visit.image),
             self.task: best.name,
-            self.suggestion: f'<div class="ms-note">{said}</div>',
+            self.suggestion: render.note(said),
             self.figures: self.figures_of(bundle),
             **self.blank(best.name),
         }
@@ -247,31 +256,36 @@ class Page:
 
     def change_task(self, visit: Visit | None, name: str) -> dict:
         """Another task was chosen: its figures, and no results of the old one."""
-        self.stop_run(visit)
+        if visit and visit.task == name:
+            return self.stop_said(visit)
         if visit:
-            visit.analysis = None
+            visit.end()
+            visit.forget()
+            visit.task = name
         return {self.figures: self.figures_of(pick(self.bundles, name)), **self.blank(name)}
 
-    def stop_run(self, visit: Visit | None) -> None:
-        """Make a running explanation end at its next step; closing the event alone would let it run on."""
-        if visit:
-            visit.stop.set()
+    def stop_said(self, visit: Visit | None) -> dict:
+        """Stop what runs (closing its event alone would let it run on), and say so where its result is missing."""
+        running = visit.end() if visit else ""
+        if not running:
+            return gr.skip()
+        return self.which.stopped() if running == LIKENESS else self.where.stopped(running, visit.analysis)
 
-    def stop_said(self, visit: Visit | None) -> str | dict:
-        """Stop, and say so where a heatmap is missing for it."""
-        running = visit is not None and not visit.stop.is_set() and visit.analysis and not visit.analysis.explanation
-        self.stop_run(visit)
-        return '<div class="ms-note">Stopped. Press Analyze to start again.</div>' if running else gr.skip()
+    def reblend(self, visit: Visit | None, opacity: float) -> dict:
+        """All heatmaps at another opacity."""
+        return {**self.where.reblend(visit, opacity), **self.which.reblend(visit, opacity)} or gr.skip()
 
     def steps(
-        self, visit: Visit | None, name: str, target: str, method: str, progress: gr.Progress
+        self, run: str, visit: Visit | None, name: str, target: str, method: str, progress: gr.Progress
     ) -> Iterator[Analysis]:
-        """`Bundle.steps` for this visit; ends early when Stop was pressed."""
+        """`Bundle.steps` for this visit, as a run of that name; ends early when Stop was pressed."""
         if visit is None:
             raise ImageError(NO_FILE)
-        options = {"exclude_group": visit.group, "progress": visit.begin(progress), "method": method}
+        bundle = pick(self.bundles, name)
         try:
-            yield from pick(self.bundles, name).steps(visit.image, target or None, CASES_SHOWN, **options)
+            with visit.run(run, progress) as tell:
+                options = {"exclude_group": visit.group, "progress": tell, "method": method}
+                yield from bundle.steps(visit.image, target or None, CASES_SHOWN, **options)
         except Stopped:
             return
 
@@ -287,9 +301,9 @@ class Page:
         """Class first, then cases, then the heatmap."""
         bundle = pick(self.bundles, name)
         shown: dict = {}
-        for analysis in self.steps(visit, name, target, method, progress):
-            visit.analysis = analysis
+        for analysis in self.steps(ANALYSIS, visit, name, target, method, progress):
             if analysis.cases is None:
+                visit.forget()
                 thresholds = bundle.head.thresholds
                 shown = {
                     self.warning: render.warning(analysis.prediction, thresholds.get("familiarity")),
@@ -304,6 +318,7 @@ class Page:
                 shown.update(self.which.found(analysis))
             else:
                 shown.update(self.where.explained(analysis, opacity))
+            visit.analysis = analysis
             yield shown
 
     def explain_again(
@@ -315,12 +330,17 @@ class Page:
         method: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
-        """The heatmap for another class of the same image, or by another method."""
-        for analysis in self.steps(visit, name, target, method, progress):
+        """The heatmap for another class of the same image, or by another method, unless it is the shown one."""
+        analysis = visit and visit.analysis
+        if analysis and analysis.explanation:
+            shown = analysis.explanation
+            if (shown.target, shown.method) == (target or analysis.prediction.label, method):
+                return gr.skip()
+        for analysis in self.steps(HEATMAP, visit, name, target, method, progress):
             if analysis.explanation is not None:
                 visit.analysis = analysis
                 return self.where.explained(analysis, opacity)
-        return {self.where.note: '<div class="ms-note">Stopped. This is the heatmap chosen before.</div>'}
+        return gr.skip()
 
     def verify(
         self,
@@ -329,7 +349,7 @@ class Page:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
         """Whether the shown heatmap holds."""
-        return {self.where.verification: self.where.verified(visit, pick(self.bundles, name), progress)}
+        return self.where.verified(visit, pick(self.bundles, name), progress)
 
     def compare(
         self,
@@ -337,8 +357,7 @@ class Page:
         name: str,
         method: str,
         opacity: float,
-        event: gr.SelectData,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
         """Why the chosen case is similar."""
-        return self.which.explained(visit, pick(self.bundles, name), method, opacity, event, progress)
+        return self.which.explained(visit, pick(self.bundles, name), method, opacity, progress)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 NOT_IMAGES = {".csv", ".json", ".jsonl", ".md", ".txt", ".parquet", ".py"}
+CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 COLUMNS = (
     "file",
     "task",
@@ -25,17 +26,14 @@ COLUMNS = (
     "probabilities",
     "target",
     "evidence",
-    "method",
-    "deletion",
-    "insertion",
-    "insertion_minus_deletion",
-    "beats_random",
     "case_ids",
     "case_labels",
     "case_scores",
     "error",
+    "method",
+    *CURVES,
+    "beats_random",
 )
-CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 
 
 class CannotRunError(Exception):

@@ -174,3 +174,15 @@ def sample(folder: Path, label: str) -> Path:
         return next(
             folder / row["file_name"] for row in csv.DictReader(file) if (row["split"], row["label"]) == ("test", label)
         )
+
+
+@pytest.fixture(scope="session")
+def shapes_image(tiny_data) -> Path:
+    """An image of the first tiny task."""
+    return sample(tiny_data["shapes"], "dots")
+
+
+@pytest.fixture(scope="session")
+def shapes_analysis(tiny_bundles, shapes_image):
+    """What Python says of that image."""
+    return tiny_bundles["shapes"].analyze(shapes_image, top_k=4)

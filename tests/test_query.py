@@ -55,6 +55,7 @@ def test_another_explainer_and_its_verification_land_in_the_table(app, image, ti
     found = tiny_bundles["shapes"].analyze(image, method="occlusion", verify=True).verification
     assert row["method"] == "occlusion" and float(row["deletion"]) == pytest.approx(found.deletion.value)
     assert float(row["beats_random"]) == found.insertion_minus_deletion.beats
+    assert list(row)[-5:] == ["method", "deletion", "insertion", "insertion_minus_deletion", "beats_random"]
 
 
 def test_a_folder_with_a_bad_file_gives_a_table_and_exit_code_1(app, tiny_data, broken_file, tmp_path, image):

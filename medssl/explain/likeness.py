@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from medssl.backbones import Encoding
+from medssl.errors import BundleError
 from medssl.explain.explainer import Explainer, Progress
 from medssl.explain.explanation import Explanation
 from medssl.explain.score import case_score
@@ -41,6 +42,8 @@ def explain_likeness(
     `encoding` may hand in what `backbone.encode([image])` gave. `progress(fraction)` may raise to stop. Raises
     BundleError for a case without an embedding, or an explainer that cannot explain a likeness.
     """
+    if not explainer.explains_cases:
+        raise BundleError(f"{explainer.title} cannot explain a likeness, only a class. Take another explainer.")
     tell = progress or (lambda _fraction: None)
     backbone, head = explainer.backbone, explainer.head
     if encoding is None:

@@ -32,6 +32,25 @@ def test_every_example_gets_class_cases_and_heatmap_and_says_it_is_synthetic(ope
         assert not page.inner_text("#warning").strip()
 
 
+def test_a_new_choice_of_case_wins_and_a_verification_can_be_stopped(opened, demo):
+    page = opened(demo.url)
+    page.locator("#examples .thumbnail-item").first.click()
+    page.wait_for_selector("#preview img")
+    page.click("#analyze")
+    page.wait_for_selector("#heatmap img")
+    cases = page.locator("#cases .thumbnail-item")
+    cases.nth(1).click()
+    page.wait_for_selector("#why :text('Explaining the likeness')")
+    cases.nth(2).click()
+    page.wait_for_selector("#why :text('Why case')")
+    assert "Why case 3" in page.inner_text("#why") and "Case 3" in page.inner_text("#case")
+    page.wait_for_selector("#likeness-case img")
+    page.click("#verify")
+    page.wait_for_selector("#verification :text('Verifying the heatmap')")
+    page.click("#stop")
+    page.wait_for_selector("#verification :text('Stopped')")
+
+
 def test_the_client_is_told_that_the_tasks_are_synthetic(demo):
     from gradio_client import Client
 

@@ -53,6 +53,13 @@ def test_a_case_without_embedding_is_refused(explainer):
         explain_likeness(explainer, picture(), case)
 
 
+@pytest.mark.parametrize("method", ["attention_rollout", "random"])
+def test_explainers_that_read_no_score_are_refused(explainer, method):
+    other = make_explainer(method, explainer.backbone, explainer.head)
+    with pytest.raises(BundleError, match="cannot explain a likeness"):
+        explain_likeness(other, picture(), as_case(explainer, picture()))
+
+
 @pytest.mark.parametrize("method", ["grad_cam", "occlusion", "gradient_rollout"])
 def test_other_explainers_can_say_it_too(explainer, method):
     other = make_explainer(method, explainer.backbone, explainer.head)
