@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ RANKS = 10
 # The smallest probability that is told apart from none; scikit-learn's log_loss uses the same.
 EPSILON = np.finfo(np.float64).eps
 QUERY_BLOCK = 512
+RETRIEVAL = ("precision_at_1", "precision_at_5", "map_at_10")
 
 
 @dataclass(frozen=True)
@@ -236,28 +237,16 @@ def retrieval_metrics(
     ):
         raise DataError(f"Embeddings of the shapes {shapes[0]} and {shapes[1]} do not fit {images} and {cases} labels.")
     query_groups, case_groups = np.asarray(query_groups).astype(str), np.asarray(case_groups).astype(str)
-    queries, stored = unit(query_embeddings), unit(case_embeddings)
-    blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, images, QUERY_BLOCK)]
-    scores = np.concatenate(
-        [
-            precision_scores(
-                queries[block] @ stored.T,
-                np.asarray(query_labels)[block, None] == np.asarray(case_labels)[None],
-                query_groups[block, None] != case_groups[None],
-            )
-            for block in blocks
-        ]
-    )
+    scores = retrieval_scores(query_embeddings, query_labels, query_groups, case_embeddings, case_labels, case_groups)
     usable = np.isfinite(scores).all(axis=1)
-    names = ("precision_at_1", "precision_at_5", "map_at_10")
     if not usable.any():
-        return {name: metric(name, np.nan, np.empty(0), 0, [], 0) for name in names}
+        return {name: metric(name, np.nan, np.empty(0), 0, [], 0) for name in RETRIEVAL}
     scores, groups = scores[usable], query_groups[usable]
     value, resampled = resample(groups, lambda weights: weighted_means(weights, scores), n_bootstrap, seed)
     total = len(set(groups))
     return {
         name: metric(name, value[column], resampled[:, column], len(groups), [total], total)
-        for column, name in enumerate(names)
+        for column, name in enumerate(RETRIEVAL)
     }
 
 
@@ -268,6 +257,39 @@ def unit(embeddings: np.ndarray) -> np.ndarray:
     if not np.isfinite(norms).all() or not norms.all():
         raise DataError("Some embeddings are all zero or not finite; embed the data again.")
     return embeddings / norms
+
+
+def similarity_blocks(
+    queries: np.ndarray, query_groups: np.ndarray, cases: np.ndarray, case_groups: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Blocks of queries `[N, D]` with their cosines to cases `[n, M]`, and which cases are of another group `[n, M]`.
+
+    Raises DataError where an embedding has no direction.
+    """
+    rows, stored = unit(queries), unit(cases)
+    for start in range(0, len(rows), QUERY_BLOCK):
+        block = slice(start, start + QUERY_BLOCK)
+        yield block, rows[block] @ stored.T, query_groups[block, None] != case_groups[None]
+
+
+def retrieval_scores(
+    query_embeddings: np.ndarray,
+    query_labels: np.ndarray,
+    query_groups: np.ndarray,
+    case_embeddings: np.ndarray,
+    case_labels: np.ndarray,
+    case_groups: np.ndarray,
+) -> np.ndarray:
+    """P@1, P@5 and AP@10 `[N, 3]` of each query, see `retrieval_metrics`; NaN where no case of its label is left."""
+    query_labels, case_labels = np.asarray(query_labels), np.asarray(case_labels)
+    return np.concatenate(
+        [
+            precision_scores(similarity, query_labels[block, None] == case_labels[None], allowed)
+            for block, similarity, allowed in similarity_blocks(
+                query_embeddings, query_groups, case_embeddings, case_groups
+            )
+        ]
+    )
 
 
 def precision_scores(similarity: np.ndarray, same: np.ndarray, allowed: np.ndarray) -> np.ndarray:

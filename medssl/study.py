@@ -2,184 +2,49 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
-from transformers import AutoModel
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
 
-from medssl.backbones import Backbone, shared_backbone
-from medssl.bootstrap import Statistic, interval, resample
+from medssl.audit import Audit, audit_data, audit_neighbours
+from medssl.backbone_groups import CONTROL, KINDS, SELF, SUPERVISED, kind_of
+from medssl.backbones import Backbone
 from medssl.data import SPLITS, load_data, split_data
 from medssl.embeddings import embed
 from medssl.errors import BackboneError, DataError
-from medssl.evaluation import check_groups, mean_known, metric, plain, ratio, weighted_means
+from medssl.figures import Truth, adjust, backbone_rows, difference_rows
+from medssl.image_level import image_level_trial
+from medssl.label_efficiency import DRAWS, SHARES, label_efficiency
+from medssl.library import embedding_matrix
 from medssl.measure import part_of
-from medssl.probes import Outcome, score_heads
-from medssl.training import Part
-
-RANDOM = "random:"
-# What a table shows, in its order: title, head, metric.
-SHOWN = (
-    ("linear", "linear", "accuracy"),
-    ("kNN", "knn", "accuracy"),
-    ("centroid", "centroid", "accuracy"),
-    ("P@5", "retrieval", "precision_at_5"),
-)
+from medssl.pretrain.runner import device_name
+from medssl.probes import score_heads
+from medssl.random_twin import open_backbone, public_id
+from medssl.results import Row
+from medssl.training import versions
+from medssl.trials import BY_GROUP, Measured, Trial, map_embeddings, trials_fingerprint
+from medssl.worst_pairs import WorstPair, worst_pairs
 
 
-@dataclass(frozen=True)
-class Row:
-    """One figure on test; with a `reference` it is the paired difference, `backbone` minus `reference`."""
+@dataclass
+class StudiedTask:
+    """One task of a study: its split data set, what is known of the images, the audit, and the trials by backbone."""
 
-    task: str
-    backbone: str
-    head: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    seed: int
-    setting: str
-    reference: str | None = None
-
-
-SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("task", "backbone", "head", "metric")]
-    + [(name, pa.float64()) for name in ("value", "low", "high")]
-    + [(name, pa.int64()) for name in ("n", "groups", "seed")]
-    + [(name, pa.string()) for name in ("setting", "reference")]
-)
-
-
-def random_twin(source: str | Path, seed: int = 0) -> Backbone:
-    """A backbone's architecture and preprocessing with freshly initialised weights: what training is worth."""
-    trained = shared_backbone(str(source))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModel.from_config(copy.deepcopy(trained.model.config))
-    return Backbone(
-        model,
-        id=f"{RANDOM}{trained.id}",
-        revision=f"{RANDOM}seed={seed}:{trained.revision}",
-        preprocess=trained.preprocess,
-        # bf16 blurs untrained embeddings more than trained ones, because images differ less in them.
-        precision="fp32",
-    )
-
-
-def open_backbone(source: str | Path | Backbone, seed: int) -> Backbone:
-    """A backbone from a registry name, a Hub id or a folder; "random:" before it asks for its random twin."""
-    if isinstance(source, Backbone):
-        return source
-    text = str(source)
-    return random_twin(text.removeprefix(RANDOM), seed) if text.startswith(RANDOM) else shared_backbone(text)
-
-
-def mean_statistic(scores: np.ndarray, labels: np.ndarray | None) -> Statistic:
-    """Weights `[R, N]` -> means `[R, M]` of scores `[N, M]`; with labels `[N]`, the mean of the classes' means."""
-    if labels is None:
-        return lambda weights: weighted_means(weights, scores)
-    true = (labels[:, None] == np.unique(labels)).astype(np.float64)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        support = weights @ true
-        return np.column_stack([mean_known(ratio(weights @ (true * column[:, None]), support)) for column in scores.T])
-
-    return statistic
-
-
-def absolute_figure(outcome: Outcome, name: str, test: Part, n_bootstrap: int = 1000, seed: int = 0) -> dict:
-    """A metric of an outcome with its interval, as `evaluation.metric` gives it."""
-    known = np.isfinite(outcome.scores)
-    if not known.any():
-        return metric(name, np.nan, np.empty(0), 0, [], 0)
-    labels, groups = test.labels[known], test.groups[known]
-    by_class = name == "balanced_accuracy"
-    statistic = mean_statistic(outcome.scores[known, None], labels if by_class else None)
-    value, resampled = resample(groups, statistic, n_bootstrap, seed)
-    total = len(set(groups))
-    parts = [len(set(groups[labels == label])) for label in np.unique(labels)] if by_class else [total]
-    return metric(name, value[0], resampled[:, 0], int(known.sum()), parts, total)
-
-
-def paired_difference(
-    scores_a: np.ndarray,
-    scores_b: np.ndarray,
-    groups: Sequence[str],
-    labels: np.ndarray | None = None,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> dict:
-    """Mean of scores `[N]` of a minus that of b, on the same images and the same resamples of their groups.
-
-    With labels `[N]` the means are those over classes (balanced accuracy). Images that either leaves unknown are left
-    out. Two that agree on every image get an interval of no width. Raises DataError.
-    """
-    scores = np.column_stack([np.asarray(scores_a, np.float64), np.asarray(scores_b, np.float64)])
-    check_groups(len(scores), groups)
-    known = np.isfinite(scores).all(axis=1)
-    if not known.any():
-        return {"value": None, "low": None, "high": None, "n": 0, "groups": 0}
-    kept = np.asarray(groups).astype(str)[known]
-    statistic = mean_statistic(scores[known], None if labels is None else np.asarray(labels)[known])
-    value, resampled = resample(kept, statistic, n_bootstrap, seed)
-    total = len(set(kept))
-    difference = float(value[0] - value[1])
-    low, high = interval(difference, resampled[:, 0] - resampled[:, 1], total, None)
-    return {"value": difference, "low": plain(low), "high": plain(high), "n": len(kept), "groups": total}
-
-
-def figures(
-    task: str,
-    backbone: str,
-    outcomes: Sequence[Outcome],
-    others: Mapping[str, Sequence[Outcome]],
-    test: Part,
-    n_bootstrap: int,
-    seed: int,
-) -> list[Row]:
-    """All rows of one backbone on one task: its figures, and its differences from the other backbones' outcomes."""
-    rows = []
-    for index, outcome in enumerate(outcomes):
-        for name in outcome.metrics:
-            found: dict[str | None, dict] = {None: absolute_figure(outcome, name, test, n_bootstrap, seed)}
-            labels = test.labels if name == "balanced_accuracy" else None
-            for reference, theirs in others.items():
-                found[reference] = paired_difference(
-                    outcome.scores, theirs[index].scores, test.groups, labels, n_bootstrap, seed
-                )
-            for reference, figure in found.items():
-                numbers = [figure[key] for key in ("value", "low", "high", "n", "groups")]
-                rows.append(
-                    Row(task, backbone, outcome.head, name, *numbers, seed, outcome.setting, reference=reference)
-                )
-    return rows
-
-
-def public_id(name: str) -> str:
-    """A backbone's id without the folders above it, which are nobody else's business."""
-    place = Path(name.removeprefix(RANDOM))
-    kept = place.name if place.is_absolute() else str(place)
-    return RANDOM + kept if name.startswith(RANDOM) else kept
-
-
-def describe_data(dataset: Dataset, source: str | Path) -> dict:
-    """Where a task's data comes from, its images and groups a split, and test images whose group is in train too."""
-    splits, groups = np.asarray(dataset["split"][:]), np.asarray(dataset["group_id"][:])
-    counts = {name: f"{(splits == name).sum()} ({len(set(groups[splits == name]))})" for name in SPLITS}
-    shared = int(np.isin(groups[splits == "test"], groups[splits == "train"]).sum())
-    place = Path(source).resolve().name if Path(source).is_dir() else str(source)
-    return {"data": place, "classes": len(dataset.features["label"].names), **counts, "shared": shared}
+    dataset: Dataset
+    truth: Truth
+    sources: np.ndarray
+    facts: dict
+    audit: Audit | None = None
+    worst: list[WorstPair] = field(default_factory=list)
+    measured: dict[str, Measured] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,74 +56,146 @@ class Study:
     data: dict[str, dict]
     seed: int
     resamples: int
+    draws: int
+    kinds: dict[str, str]
+    tasks: dict[str, StudiedTask] = field(compare=False)
+    machine: dict[str, str] = field(compare=False)
+    seconds: float = field(compare=False, default=0.0)
 
-    def table(self) -> str:
-        """Tasks x backbones as Markdown, with 95 % intervals."""
-        return markdown([row for row in self.rows if row.reference is None], lambda row: row.backbone, "")
 
-    def differences(self) -> str:
-        """Every backbone minus its reference as Markdown, with 95 % intervals; "" where none was asked for."""
-        rows = [row for row in self.rows if row.reference is not None]
-        return markdown(rows, lambda row: f"{row.backbone} - {row.reference}", "+") if rows else ""
+def describe_data(dataset: Dataset, source: str | Path) -> dict:
+    """Where a task's data comes from, its images and groups a split, and test images whose group is in train too."""
+    splits, groups = np.asarray(dataset["split"][:]), np.asarray(dataset["group_id"][:])
+    counts = {name: f"{(splits == name).sum()} ({len(set(groups[splits == name]))})" for name in SPLITS}
+    shared = int(np.isin(groups[splits == "test"], groups[splits == "train"]).sum())
+    place = Path(source).resolve().name if Path(source).is_dir() else str(source)
+    return {"data": place, "classes": len(dataset.features["label"].names), **counts, "shared": shared}
 
-    def report(self) -> str:
-        """Both tables with what they were measured on and with, as Markdown."""
-        about = [f"| {name} | {' | '.join(map(str, facts.values()))} |" for name, facts in self.data.items()]
-        models = [f"| {name} | {' | '.join(map(str, facts.values()))} |" for name, facts in self.backbones.items()]
-        parts = [
-            "# Study",
-            f"Test split, seed {self.seed}; [low, high] is the 95 % interval of {self.resamples} bootstrap resamples "
-            "of whole groups. Linear, kNN and centroid: accuracy; P@5: share of the 5 most similar training cases "
-            "with the image's label. C of the linear head and k of kNN were chosen on validation. Balanced "
-            "accuracy, and what was chosen, are in results.parquet. Intervals hold the test images to be a sample; "
-            "that training could have gone otherwise is not in them.",
-            self.table(),
-        ]
-        if self.differences():
-            parts += ["## Paired differences", "Same images, same resamples for both.", self.differences()]
-        parts += [
-            "## Data",
-            "| task | data | classes | train: images (groups) | val | test | test images with a group in train |\n"
-            "| --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(about),
-            "## Backbones",
-            "| name | id | revision | dimension | pooling | precision |\n| --- | --- | --- | --- | --- | --- |\n"
-            + "\n".join(models),
-        ]
-        return "\n\n".join(parts) + "\n"
 
-    def save(self, out: str | Path) -> None:
-        """Write results.parquet and report.md into a folder; each appears whole. Raises DataError."""
-        out = Path(out)
-        table = pa.Table.from_pylist([asdict(row) for row in self.rows], schema=SCHEMA)
-        writers: dict[str, Callable[[Path], object]] = {
-            "results.parquet": lambda path: pq.write_table(table, path),
-            "report.md": lambda path: path.write_text(self.report(), "utf-8"),
-        }
+def describe_machine() -> dict[str, str]:
+    """The hardware, and the versions that decide the figures."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"hardware": f"{device_name(device)}, {cores} CPU cores, {torch.get_num_threads()} threads", **versions()}
+
+
+def open_task(source: str | Path, audited: bool, seed: int, progress: bool) -> StudiedTask:
+    """A task's data, split and audited; files that cannot be read are left out and named in the audit.
+
+    Raises DataError.
+    """
+    dataset = split_data(load_data(source), seed=seed)
+    audit = audit_data(dataset, seed, progress) if audited else None
+    if audit and audit.undecodable:
+        broken = set(audit.undecodable)
+        dataset = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])
+    columns = {name: np.asarray(dataset[name][:]) for name in ("label", "group_id", "source")}
+    truth = Truth(columns["label"], columns["group_id"].astype(str), dataset.features["label"].names)
+    return StudiedTask(dataset, truth, columns["source"].astype(str), describe_data(dataset, source), audit)
+
+
+def measure_backbone(
+    task: StudiedTask,
+    backbone: Backbone,
+    pooling: str,
+    shares: Sequence[float],
+    draws: int,
+    seed: int,
+    cache_dir: str | Path | None,
+    progress: bool,
+) -> Measured:
+    """Every trial of a backbone on a task. Raises DataError, BackboneError, ImageError."""
+    started = time.perf_counter()
+    embedded = embed(task.dataset, backbone, pooling=pooling, cache_dir=cache_dir, progress=progress)
+    vectors, labels, groups = embedding_matrix(embedded), task.truth.labels, task.truth.groups
+    embedded_at = time.perf_counter()
+    splits, classes = np.asarray(embedded["split"][:]), len(task.truth.names)
+    train, validation, test = (part_of(embedded, split) for split in SPLITS)
+    rows, seeds = np.flatnonzero(splits == "test"), range(seed, seed + draws)
+    # Matrices are small: on a busy machine several threads a product made these fits ten times slower.
+    with threadpool_limits(1):
+        full = score_heads(train, validation, test, classes)
+        trials = [Trial(BY_GROUP, 1.0, seed, len(train.labels), len(set(train.groups)), rows, full)]
+        trials += label_efficiency(train, validation, test, rows, classes, shares, seeds)
+        trials += [image_level_trial(vectors, labels, groups, splits, classes, draw) for draw in seeds]
+        about = map_embeddings(vectors, seed)
+    return Measured(trials, about, embedded_at - started, time.perf_counter() - embedded_at)
+
+
+def measure_or_load(
+    task: StudiedTask,
+    backbone: Backbone,
+    pooling: str,
+    shares: Sequence[float],
+    draws: int,
+    seed: int,
+    cache_dir: str | Path | None,
+    parts: Path | None,
+    progress: bool,
+) -> Measured:
+    """The trials of a backbone on a task, from `parts` where they were measured before, else measured and kept there.
+
+    Raises DataError, BackboneError, ImageError.
+    """
+    place = None
+    if parts is not None:
+        place = parts / f"{trials_fingerprint(task.dataset, backbone, pooling, shares, draws, seed)}.parquet"
+        found = Measured.load(place)
+        if found is not None:
+            return found
+    found = measure_backbone(task, backbone, pooling, shares, draws, seed, cache_dir, progress)
+    if place is not None:
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            for name, write in writers.items():
-                beside = out / f".{name}.{os.getpid()}.tmp"
-                write(beside)
-                beside.replace(out / name)
+            found.save(place)
         except OSError as error:
-            raise DataError(f"{out} cannot be written: {error.strerror or error}. Give a folder that can.") from error
+            raise DataError(f"{parts} cannot be written: {error.strerror or error}. Give a folder that can.") from error
+    return found
 
 
-def markdown(rows: Sequence[Row], title: Callable[[Row], str], sign: str) -> str:
-    """Rows of figures as one Markdown line for each task and title."""
+def pairs_to_compare(names: Sequence[str], kinds: Mapping[str, str], against: Sequence[str]) -> list[tuple[str, str]]:
+    """Every other backbone against each reference, then each self-supervised against each supervised one."""
+    pairs = [(name, reference) for name in names for reference in against if name != reference]
+    own = [name for name in names if kinds[name] == SELF]
+    supervised = [name for name in names if kinds[name] == SUPERVISED]
+    pairs += [(a, b) for a in own for b in supervised]
+    return list(dict.fromkeys(pairs))
 
-    def cell(row: Row) -> str:
-        numbers = [f"{number:{sign}.3f}" if number is not None else "-" for number in (row.value, row.low, row.high)]
-        return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
-    lines: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
-    for row in rows:
-        lines.setdefault((row.task, title(row)), {})[row.head, row.metric] = row
-    head = ["task", "backbone", *(name for name, _, _ in SHOWN)]
-    table = [f"| {' | '.join(head)} |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    for names, found in lines.items():
-        table.append(f"| {' | '.join([*names, *(cell(found[key, value]) for _, key, value in SHOWN)])} |")
-    return "\n".join(table)
+def audit_backbone(kinds: Mapping[str, str]) -> str:
+    """Whose embeddings the audit looks at: the first backbone that was trained, since they must tell images apart."""
+    return next((name for name, kind in kinds.items() if kind != CONTROL), next(iter(kinds)))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, before anything is measured that is to be kept in it. Raises DataError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}. Give a folder that can.") from error
+
+
+def check_study(
+    backbones: Mapping[str, object],
+    data: Mapping[str, object],
+    against: Sequence[str],
+    kinds: Mapping[str, str],
+    draws: int,
+) -> None:
+    """Raises DataError or BackboneError where a study cannot be made of what was given."""
+    for kind, given in (("backbone", backbones), ("task", data)):
+        if not given:
+            raise DataError(f"A study needs at least one {kind} and none was given. Name one or more.")
+    for what, given in (("reference", against), ("kind of", list(kinds))):
+        unknown = [name for name in given if name not in backbones]
+        if unknown:
+            raise BackboneError(
+                f"The {what} {', '.join(unknown)} is none of the backbones compared. Allowed: {', '.join(backbones)}."
+            )
+    wrong = [f"{name}={kind}" for name, kind in kinds.items() if kind not in KINDS]
+    if wrong:
+        raise BackboneError(f"{', '.join(wrong)} is no kind of training. Allowed: {', '.join(KINDS)}.")
+    if draws < 1:
+        raise DataError(f"{draws} draws of the training groups cannot be averaged. Allowed: 1 or more.")
 
 
 def compare(
@@ -270,38 +207,61 @@ def compare(
     n_bootstrap: int = 1000,
     cache_dir: str | Path | None = None,
     progress: bool = True,
+    kinds: Mapping[str, str] | None = None,
+    shares: Sequence[float] = SHARES,
+    draws: int = DRAWS,
+    parts: str | Path | None = None,
+    audited: bool = True,
 ) -> Study:
     """Measure every backbone (name -> registry name, Hub id, folder or Backbone) on every task (name -> data).
 
-    `against` names the backbones that all others are compared with. Backbones are opened one after the other.
-    Raises DataError, BackboneError, ImageError.
+    `against` names the backbones that all others are compared with; every self-supervised one is compared with every
+    supervised one. `kinds` says how a backbone was trained where its source does not tell. `shares` below 1 and `draws`
+    are those of label efficiency. With `parts`, a folder, what was measured is kept and found again. Backbones are
+    opened one after the other. Raises DataError, BackboneError, ImageError.
     """
-    for kind, given in (("backbone", backbones), ("task", data)):
-        if not given:
-            raise DataError(f"A study needs at least one {kind} and none was given. Name one or more.")
-    unknown = [name for name in against if name not in backbones]
-    if unknown:
-        raise BackboneError(
-            f"The reference {', '.join(unknown)} is none of the backbones compared. Allowed: {', '.join(backbones)}."
-        )
-    splits = {task: split_data(load_data(source), seed=seed) for task, source in data.items()}
-    outcomes: dict[tuple[str, str], list[Outcome]] = {}
-    tests: dict[str, Part] = {}
+    started = time.perf_counter()
+    check_study(backbones, data, against, kinds or {}, draws)
+    known = {name: (kinds or {}).get(name) or kind_of(source) for name, source in backbones.items()}
+    folder = None if parts is None else Path(parts)
+    if folder is not None:
+        make_folder(folder)
+    tasks = {name: open_task(source, audited, seed, progress) for name, source in data.items()}
+    looks = audit_backbone(known)
     facts: dict[str, dict] = {}
-    for name, source in backbones.items():
-        backbone = open_backbone(source, seed)
-        pooled = pooling or backbone.default_pooling
-        facts[name] = {**backbone.describe(), "pooling": pooled, "precision": backbone.precision}
-        facts[name]["id"] = public_id(backbone.id)
-        for task, dataset in splits.items():
-            embedded = embed(dataset, backbone, pooling=pooled, cache_dir=cache_dir, progress=progress)
-            train, validation, tests[task] = (part_of(embedded, split) for split in SPLITS)
-            classes = len(dataset.features["label"].names)
-            outcomes[task, name] = score_heads(train, validation, tests[task], classes)
-    rows = []
-    for task, test in tests.items():
-        for name in backbones:
-            others = {other: outcomes[task, other] for other in against if other != name}
-            rows += figures(task, name, outcomes[task, name], others, test, n_bootstrap, seed)
-    described = {task: describe_data(dataset, data[task]) for task, dataset in splits.items()}
-    return Study(rows, facts, described, seed, n_bootstrap)
+    with tqdm(total=len(backbones) * len(tasks), desc="study", unit="pair", disable=not progress) as bar:
+        for name, source in backbones.items():
+            backbone = open_backbone(source, seed)
+            pooled = pooling or backbone.default_pooling
+            facts[name] = {**backbone.describe(), "pooling": pooled, "precision": backbone.precision}
+            facts[name].update(id=public_id(backbone.id), kind=known[name])
+            facts[name]["input"] = " x ".join(map(str, backbone.preprocess.size))
+            for task in tasks.values():
+                task.measured[name] = measure_or_load(
+                    task, backbone, pooled, shares, draws, seed, cache_dir, folder, progress
+                )
+                if task.audit is not None and name == looks:
+                    embedded = embed(task.dataset, backbone, pooling=pooled, cache_dir=cache_dir, progress=False)
+                    task.audit = audit_neighbours(task.audit, embedded, seed)
+                    task.worst = worst_pairs(task.audit.findings, task.dataset)
+                bar.update()
+    rows, differences = [], []
+    pairs = pairs_to_compare(list(backbones), known, against)
+    for name, task in tasks.items():
+        trials = {backbone: found.trials for backbone, found in task.measured.items()}
+        for backbone, found in trials.items():
+            base = Row(name, backbone, "", "", None, None, None, 0, 0, seed, kind=known[backbone])
+            rows += backbone_rows(base, found, task.truth, n_bootstrap)
+        differences += difference_rows(name, trials, pairs, known, task.truth, n_bootstrap, seed)
+    return Study(
+        [*rows, *adjust(differences)],
+        facts,
+        {name: task.facts for name, task in tasks.items()},
+        seed,
+        n_bootstrap,
+        draws,
+        known,
+        tasks,
+        describe_machine(),
+        time.perf_counter() - started,
+    )

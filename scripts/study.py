@@ -1,4 +1,8 @@
-"""Compare backbones on the same tasks and splits: linear, kNN and centroid heads and retrieval, with intervals."""
+"""Compare backbones on the same tasks and splits: heads, label efficiency, retrieval, leakage; with one report.
+
+The backbones are named one by one (--backbones) or as a group (--group). A study that was stopped goes on where it
+was when it is started again with the same --out.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import time
 from pathlib import Path
 
 import _cli
+
+PARTS = "parts"
 
 
 def named(values: list[str], option: str) -> dict[str, str]:
@@ -19,51 +25,97 @@ def named(values: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def main() -> int:
-    """Parse the arguments, compare, print the tables and write results.parquet and report.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", nargs="+", required=True, metavar="[NAME=]DIR", help="image folders or Hub data sets, one a task"
     )
-    parser.add_argument(
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument(
         "--backbones",
         nargs="+",
-        required=True,
         metavar="[LABEL=]NAME",
         help="registry names, Hub ids or folders; LABEL=random:NAME is the same architecture, untrained",
+    )
+    who.add_argument("--group", metavar="GROUP", help="paper, dinov2-sizes or offline: see medssl/backbone_groups.py")
+    parser.add_argument(
+        "--folder",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=DIR",
+        help="where a member of the group lies (or which Hub id it is)",
+    )
+    parser.add_argument(
+        "--without", nargs="+", action="extend", default=[], metavar="NAME", help="members of the group to leave out"
     )
     parser.add_argument(
         "--against", nargs="+", action="extend", default=[], metavar="LABEL", help="compare all others with this one"
     )
-    parser.add_argument("--pooling", help="cls, mean or cls+mean (default: cls where there is one, else mean)")
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="LABEL=KIND",
+        help="how a backbone was trained, where its name does not tell: self-supervised or supervised",
+    )
+    parser.add_argument("--pooling", help="cls, mean or cls+mean (default: the group's, or cls where there is one)")
+    parser.add_argument("--draws", type=int, default=5, help="random draws of few labels and of images (default: 5)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
     parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
     parser.add_argument("--seed", type=int, default=0, help="of splits, resamples and untrained weights (default: 0)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where results.parquet and report.md are written")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the report is written")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def choose(arguments: argparse.Namespace) -> tuple[dict[str, str], dict[str, str], str | None]:
+    """Backbones by name, their kinds where known, and the pooling. Raises BackboneError, DataError."""
+    from medssl.backbone_groups import GROUPS, choose_group
+    from medssl.errors import BackboneError
+
+    kinds = named(arguments.kind, "--kind")
+    if arguments.backbones:
+        if arguments.folder or arguments.without:
+            raise BackboneError("--folder and --without are for a --group. Put the folder into --backbones NAME=DIR.")
+        return named(arguments.backbones, "--backbones"), kinds, arguments.pooling
+    backbones, known = choose_group(arguments.group, named(arguments.folder, "--folder"), arguments.without)
+    return backbones, {**known, **kinds}, arguments.pooling or GROUPS[arguments.group].pooling
+
+
+def main() -> int:
+    """Parse the arguments, compare, print the answer and the tables, and write the report."""
+    arguments = parse()
 
     from medssl.errors import DataError
+    from medssl.report.answer import answer
+    from medssl.report.folder import write_report
+    from medssl.report.tables import printed
     from medssl.study import compare
 
     started = time.perf_counter()
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file. Give a folder, new or old.")
+    backbones, kinds, pooling = choose(arguments)
     study = compare(
-        named(arguments.backbones, "--backbones"),
+        backbones,
         named(arguments.data, "--data"),
         against=list(dict.fromkeys(arguments.against)),
-        pooling=arguments.pooling,
+        pooling=pooling,
         seed=arguments.seed,
         n_bootstrap=arguments.resamples,
         cache_dir=arguments.cache,
         progress=not arguments.quiet,
+        kinds=kinds,
+        draws=arguments.draws,
+        parts=out / PARTS,
     )
-    study.save(out)
-    print(study.table())
-    if study.differences():
-        print(f"\nPaired differences\n\n{study.differences()}")
+    write_report(study, out)
+    print("\n".join(answer(study)))
+    print(f"\n{printed(study)}")
     print(f"\nWritten to {out} in {time.perf_counter() - started:.1f} s.")
     return 0
 
