@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
@@ -13,6 +14,7 @@ from medssl import render
 from medssl.api import MODEL, NO_FILE, add_endpoints, backbone_name, guarded, pick
 from medssl.bundle import Analysis, Bundle, suggest_task
 from medssl.cases_panel import LIKENESS, CasesPanel
+from medssl.decoded_uploads import DecodedUploads
 from medssl.errors import ImageError
 from medssl.heatmap_panel import ANALYSIS, HEATMAP, HeatmapPanel
 from medssl.images import read_image
@@ -51,6 +53,8 @@ def launch_options() -> dict:
         "ssr_mode": False,
         "run_history": False,
         "footer_links": ["api"],
+        # The endpoints as tools of an assistant, where gradio's extra is installed (as it is on a Space).
+        "mcp_server": find_spec("mcp") is not None,
         "state_session_capacity": 64,
         # Slightly above what read_image takes, so that its own plain sentence is met first.
         "max_file_size": "60mb",
@@ -68,6 +72,7 @@ def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
             gr.HTML(render.NO_BUNDLE, elem_id="no-bundle-box")
         add_endpoints(bundles)
         gr.HTML(render.limits(KEPT_SECONDS // 60 + 1), elem_id="limits")
+    demo.temp_file_sets.append(DecodedUploads())
     return demo.queue(max_size=16, default_concurrency_limit=1)
 
 

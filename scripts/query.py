@@ -8,12 +8,14 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 NOT_IMAGES = {".csv", ".json", ".jsonl", ".md", ".txt", ".parquet", ".py"}
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions to a full queue
 CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 COLUMNS = (
     "file",
@@ -57,7 +59,7 @@ def find_images(paths: Iterable[str]) -> list[Path]:
 
 
 def connect(url: str, downloads: str) -> Any:  # noqa: ANN401
-    """A client of the app at that address. Raises CannotRunError when nothing, or something else, answers."""
+    """A client of the app at that address or of that Space. Raises CannotRunError when no medssl app answers."""
     import httpx
     from gradio_client import Client
 
@@ -66,16 +68,43 @@ def connect(url: str, downloads: str) -> Any:  # noqa: ANN401
         client = Client(url, verbose=False, download_files=downloads or False)
         endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CannotRunError(f"No medssl app answers at {url}: {reason}. Start one with: python app.py") from error
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        next_step = "Start one with: python app.py, or give a Space as NS/NAME (a private one needs HF_TOKEN)."
+        raise CannotRunError(f"No medssl app answers at {url}: {reason}. {next_step}") from error
     if "/analyze" not in endpoints or "/tasks" not in endpoints:
         raise CannotRunError(f"What answers at {url} is no medssl app.")
     return client
 
 
+def patiently(call: Callable[[], Any], wait: float) -> Any:  # noqa: ANN401
+    """The call's result, asked for again while the app's queue is full, for at most `wait` seconds.
+
+    Raises QueueError when it still is.
+    """
+    from gradio_client.utils import QueueError
+
+    end, pause = time.monotonic() + wait, FIRST_PAUSE
+    while True:
+        try:
+            return call()
+        except QueueError:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            pause = min(pause, left)
+            print(f"The app's queue is full; asking again in {pause:.0f} s.", file=sys.stderr, flush=True)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
 def check_question(client: Any, options: argparse.Namespace) -> None:  # noqa: ANN401
     """Raises CannotRunError when the task or the class to explain is not one of the app's."""
-    listed = client.predict(api_name="/tasks")
+    from gradio_client.utils import QueueError
+
+    try:
+        listed = patiently(lambda: client.predict(api_name="/tasks"), options.wait)
+    except QueueError as error:
+        raise CannotRunError(busy(options.wait)) from error
     tasks = {task["name"]: task["labels"] for task in listed}
     if not tasks:
         raise CannotRunError(f"The app at {options.url} has no bundle loaded.")
@@ -87,6 +116,11 @@ def check_question(client: Any, options: argparse.Namespace) -> None:  # noqa: A
         raise CannotRunError(f"There is no explainer {options.method!r}. Allowed: {', '.join(sorted(known))}.")
     if options.target and options.target not in labels:
         raise CannotRunError(f"There is no class {options.target!r}. Allowed: {', '.join(labels)}.")
+
+
+def busy(wait: float) -> str:
+    """What is said when the queue stayed full."""
+    return f"The app's queue was full for {wait:.0f} s. Try again later, or wait longer (--wait)."
 
 
 def keep_pictures(result: dict, file: Path, number: int, folder: Path) -> None:
@@ -105,22 +139,25 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
     from gradio_client.utils import QueueError
 
     try:
-        result = client.predict(
-            handle_file(str(file)),
-            task=options.task,
-            target=options.target,
-            top_k=options.top_k,
-            explain=bool(options.explain),
-            method=options.method,
-            verify=options.verify,
-            api_name="/analyze",
+        result = patiently(
+            lambda: client.predict(
+                handle_file(str(file)),
+                task=options.task,
+                target=options.target,
+                top_k=options.top_k,
+                explain=bool(options.explain),
+                method=options.method,
+                verify=options.verify,
+                api_name="/analyze",
+            ),
+            options.wait,
         )
         if options.explain:
             keep_pictures(result, file, number, Path(options.explain))
     except AppError as error:
         return {"file": str(file), "error": str(error)}
     except QueueError:
-        return {"file": str(file), "error": "The app is busy. Try again later."}
+        return {"file": str(file), "error": busy(options.wait)}
     except (httpx.HTTPError, OSError, ValueError) as error:
         return {"file": str(file), "error": f"The app did not answer: {str(error) or type(error).__name__}"}
     for case in result["cases"]:
@@ -188,7 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line. Returns 0, 1 when some images failed, 2 when nothing could be asked."""
     parser = argparse.ArgumentParser(description="Send images to a running medssl app and print its answers.")
     parser.add_argument("image", nargs="+", metavar="IMAGE|FOLDER", help="image files, or folders of them")
-    parser.add_argument("--url", default="http://127.0.0.1:7860", help="address of the app (default %(default)s)")
+    parser.add_argument(
+        "--url",
+        default="http://127.0.0.1:7860",
+        metavar="URL|NS/NAME",
+        help="address of the app, or name of a Space; HF_TOKEN opens a private one (default %(default)s)",
+    )
     parser.add_argument("--task", default="", help="task name (default: the one each image resembles most)")
     parser.add_argument("--target", default="", help="class to explain (default: the predicted one)")
     parser.add_argument("--top-k", type=int, default=6, help="similar cases an image, 1 to 50 (default %(default)s)")
@@ -198,10 +240,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--verify", action="store_true", help="delete and insert each heatmap's pixels (with --explain)"
     )
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="output (default %(default)s)")
+    parser.add_argument(
+        "--wait", type=float, default=300, metavar="SECONDS", help="patience with a full queue (default %(default)s)"
+    )
     parser.add_argument("--out", metavar="FILE", help="write here instead of to standard output")
     options = parser.parse_args(arguments)
     if not 1 <= options.top_k <= 50:
         parser.error(f"--top-k is {options.top_k}; allowed are 1 to 50.")
+    if not 0 <= options.wait < float("inf"):
+        parser.error(f"--wait is {options.wait}; allowed are 0 and more seconds.")
     if options.verify and not options.explain:
         parser.error("--verify needs --explain DIR.")
     try:

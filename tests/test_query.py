@@ -7,11 +7,14 @@ import io
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medssl.ui import build_app, launch_options
 from tests.conftest import ROOT, sample
 
 
@@ -88,6 +91,7 @@ def test_the_suggested_task_is_used_without_one(app, image, tiny_bundles):
         (["--task", "shapes", "--target", "jade"], "no class 'jade'"),
         (["--top-k", "0"], "1 to 50"),
         (["--method", "lime"], "no explainer 'lime'"),
+        (["--wait", "-1"], "0 and more seconds"),
         (["--verify"], "--verify needs --explain"),
         (["no/such/file.png"], "no/such/file.png"),
         (["--url", "http://127.0.0.1:9"], "No medssl app answers"),
@@ -103,3 +107,30 @@ def test_what_cannot_run_is_said_plainly_with_exit_code_2(app, image, arguments,
 def test_an_empty_folder_is_no_question(app, tmp_path):
     done = query("--url", app.url, tmp_path)
     assert done.returncode == 2 and "no image" in done.stderr
+
+
+@pytest.fixture
+def full_app(tiny_bundles):
+    """A running app whose queue takes nobody, and its address."""
+    demo = build_app({"shapes": tiny_bundles["shapes"]})
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    demo._queue.max_size = 0
+    yield demo, url
+    demo.close()
+
+
+def test_a_full_queue_is_asked_again(full_app, image):
+    demo, url = full_app
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(query, "--url", url, "--task", "shapes", image)
+        time.sleep(6)
+        demo._queue.max_size = 16
+        done = asked.result()
+    assert done.returncode == 0 and json.loads(done.stdout)["task"] == "shapes", done.stderr
+    assert "queue is full; asking again in 1 s" in done.stderr
+
+
+def test_patience_with_a_full_queue_ends(full_app, image):
+    done = query("--url", full_app[1], "--task", "shapes", "--wait", 1, image)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "asking again in 1 s" in done.stderr and "was full for 1 s" in done.stderr

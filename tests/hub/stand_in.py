@@ -34,6 +34,7 @@ class Repo:
     private: bool = False
     gated: bool = False
     sdk: str | None = None
+    host: str | None = None  # where a Space runs
     variables: dict[str, str] = field(default_factory=dict)
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
 
@@ -148,6 +149,7 @@ def repo_facts(repo: Repo, sha: str, files: dict[str, bytes]) -> dict:
         "tags": [],
         "cardData": data,
         "siblings": [{"rfilename": path} for path in files],
+        "host": repo.host,
     }
 
 
@@ -185,6 +187,11 @@ def make_app(hub: Hub) -> FastAPI:
         body = await request.json()
         hub.find(request, "space", f"{owner}/{name}").variables[body["key"]] = body["value"]
         return {body["key"]: {"value": body["value"]}}
+
+    @app.get("/api/spaces/{owner}/{name}/runtime")
+    def runtime(request: Request, owner: str, name: str) -> dict:
+        running = hub.find(request, "space", f"{owner}/{name}").host is not None
+        return {"stage": "RUNNING" if running else "BUILD_ERROR", "hardware": {"current": "cpu-basic"}}
 
     @app.post("/api/validate-yaml")
     async def validate(request: Request) -> dict:

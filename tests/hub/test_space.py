@@ -73,19 +73,32 @@ def space(stand_in, published):
         shutil.rmtree(root, ignore_errors=True)
 
 
-def test_app_answers_a_query_with_a_bundle_of_the_hub(space, tiny_data, tiny_bundle_folders, tmp_path):
+def query(image, environment=None, **options):
+    command = [sys.executable, str(ROOT / "scripts" / "query.py"), "--task", "shapes", str(image)]
+    command += [word for name, value in options.items() for word in (f"--{name}", value)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_app_answers_a_query_with_a_bundle_of_the_hub(space, tiny_data, tiny_bundle_folders):
     image = sample(tiny_data["shapes"], "stripes")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "query.py"), "--url", space, "--task", "shapes", str(image)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-    )
+    done = query(image, url=space)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     expected = Bundle.load(tiny_bundle_folders["shapes"]).analyze(image, explain=False).to_dict()
     assert answer["prediction"] == expected["prediction"] and answer["cases"] == expected["cases"]
+
+
+def test_a_query_finds_a_private_space_by_its_name(space, hub, stand_in, tiny_data, tmp_path):
+    image = sample(tiny_data["shapes"], "stripes")
+    hub.add("space", "me/running", {"README.md": b""}, private=True).host = space
+    hub.add("space", "me/broken", {"README.md": b""})
+    owner, anybody = (client_environment(stand_in.url, tmp_path, token) for token in (WRITE, None))
+    done = query(image, owner, url="me/running")
+    assert done.returncode == 0 and json.loads(done.stdout)["task"] == "shapes", done.stderr
+    for name, environment in (("me/running", anybody), ("me/broken", owner), ("me/missing", owner)):
+        refused = query(image, environment, url=name)
+        assert refused.returncode == 2 and f"No medssl app answers at {name}" in refused.stderr
+        assert "HF_TOKEN" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_the_script_makes_a_space_and_does_nothing_twice(hub, publisher):

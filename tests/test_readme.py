@@ -1,0 +1,97 @@
+"""The README's snippets, run as they stand: only the address, the files and the task's words are the tests' own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.pictures import dicom
+
+
+def snippets(section: str) -> list[str]:
+    """The code of a section, in order."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    body = re.search(rf"^## {section}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
+    return re.findall(r"^```(?:bash|python)\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, shapes_image, tiny_bundle_folders) -> Path:
+    """A folder with what the snippets name."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "scan.dcm").write_bytes(dicom(np.asarray(Image.open(shapes_image).convert("L"))))
+    shutil.copy(folder / "scan.dcm", folder / "image.dcm")
+    shutil.copy(shapes_image, folder / "image.png")
+    (folder / "more_scans").mkdir()
+    shutil.copy(folder / "scan.dcm", folder / "more_scans" / "second.dcm")
+    shutil.copytree(tiny_bundle_folders["shapes"], folder / "bundles" / "my_task")
+    (folder / "scripts").symlink_to(ROOT / "scripts")
+    return folder
+
+
+@pytest.fixture
+def run(app, place, tiny_backbone):
+    """Runs a snippet in that folder; what it printed."""
+
+    def start(code: str, *command: str) -> str:
+        swaps = {"http://127.0.0.1:7860": app.url, "brain": "shapes", "glioma": "dots", "pituitary": "dots"}
+        for old, new in {**swaps, "dinov2-small": str(tiny_backbone)}.items():
+            code = code.replace(old, new)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*command, code], capture_output=True, text=True, timeout=180, cwd=place, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def expected(place, tiny_bundles) -> dict:
+    """What Python says of the scan."""
+    return tiny_bundles["shapes"].analyze(place / "scan.dcm", explain=False).to_dict()["prediction"]
+
+
+SHELL, PYTHON = ("bash", "-eu", "-o", "pipefail", "-c"), (sys.executable, "-c")
+
+
+def test_the_script(run, place, expected):
+    answers = [json.loads(line) for line in run(snippets("Use from a script")[0], *SHELL).splitlines()]
+    assert [Path(answer["file"]).name for answer in answers] == ["scan.dcm", "second.dcm"]
+    assert all(answer["prediction"] == expected for answer in answers)
+    assert len(list((place / "heatmaps").glob("*.heatmap.png"))) == 2
+
+
+def test_gradio_client(run, expected):
+    code = snippets("Use from a script")[1]
+    *before, last = code.strip().splitlines()
+    said = run("\n".join([*before, f"import json; print(json.dumps({last}))"]), *PYTHON)
+    assert json.loads(said.splitlines()[-1])["prediction"] == expected
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
+def test_curl(run, expected):
+    lines = run(snippets("Use from a script")[2], *SHELL).splitlines()
+    (answer,) = json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))
+    assert answer == {"task": "shapes", **expected}
+
+
+def test_mcp(run, expected):
+    assert ast.literal_eval(run(snippets("Use from a script")[3], *PYTHON)) == {"task": "shapes", **expected}
+
+
+def test_python(run, place, expected):
+    (code,) = snippets("Use from Python")
+    said = run(code + "\nimport json; print(json.dumps(analysis.to_dict()['prediction']))", *PYTHON)
+    assert json.loads(said.splitlines()[-1]) == expected
