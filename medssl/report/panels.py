@@ -18,12 +18,14 @@ from medssl.trials import Measured
 ACROSS = 5
 
 
-def grid(study: Study, task: str, side: float, draw: Callable[[Axes, Measured], None], title: str) -> Figure:
-    """One panel a backbone, at most five in a row."""
+def grid(
+    study: Study, task: str, side: float, below: float, draw: Callable[[Axes, Measured], None], title: str
+) -> Figure:
+    """One panel of `side` inches a backbone, at most five in a row, with `below` inches for its words."""
     measured = study.tasks[task].measured
     columns = min(ACROSS, len(measured))
     lines = -(-len(measured) // columns)
-    figure = Figure(figsize=(side * columns + 0.6, (side + 0.15) * lines + 0.5), layout="constrained")
+    figure = Figure(figsize=(side * columns + 0.6, (side + below) * lines + 0.4), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for place, (name, found) in enumerate(measured.items()):
         axis = axes[place]
@@ -74,7 +76,7 @@ def reliability_plot(study: Study, task: str) -> bytes:
         axis.tick_params(labelsize=7)
         axis.grid(color="#e5e5e5", linewidth=0.6)
 
-    return png(grid(study, task, 2.3, draw, f"{task}: reliability of the linear head on test"))
+    return png(grid(study, task, 2.3, 0.7, draw, f"{task}: reliability of the linear head on test"))
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -102,7 +104,7 @@ def confusion_plot(study: Study, task: str) -> bytes:
         axis.set_xlabel("predicted", fontsize=8)
         axis.set_ylabel("true", fontsize=8)
 
-    return png(grid(study, task, 2.7, draw, f"{task}: confusion of the linear head on test, images"))
+    return png(grid(study, task, 2.5, 1.5, draw, f"{task}: confusion of the linear head on test, images"))
 
 
 def shorten(name: str, most: int = 20) -> str:
