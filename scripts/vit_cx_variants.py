@@ -1,25 +1,17 @@
-"""ViT-CX otherwise than published: each variant an explainer of its own, for `benchmark.py variants` alone."""
+"""ViT-CX otherwise than published: those of the package that won somewhere, and those that did not."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from medssl.explain import ViTCX, make_explainer
 from medssl.explain.attention_maps import attention_maps, patch_grid
-from medssl.explain.causal_masks import causal_masks
 from medssl.explain.explainer import Explainer, Saliency, View
-from medssl.explain.explanation import Explanation
-from medssl.explain.faithfulness import blur
 from medssl.explain.score import margin_score
-
-LAST_BLOCKS = 3
-SCALE = 2
+from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
 
 
 class FullNoise(ViTCX):
@@ -51,48 +43,6 @@ class Margin(ViTCX):
         """The map of the margin."""
         score = margin_score(self.head, self.head.labels.index(view.score.name))
         return super().saliency(replace(view, score=score, value=float(score.values(view.encoding)[0])), **options)
-
-
-class Blurred(ViTCX):
-    """Shows the blurred image where a mask hides it, instead of noise."""
-
-    method, title = "blur", "blur instead of noise"
-
-    def impacts(self, view: View, masks: torch.Tensor, *_: Any) -> tuple[torch.Tensor, int]:  # noqa: ANN401
-        """The score of each mask's mixture of image and blur."""
-        mask = masks[:, None]
-        return self.scores(view.score, view.pixels * mask + blur(view.pixels) * (1 - mask)), len(masks)
-
-
-class SeveralLayers(ViTCX):
-    """Masks from the tokens of the last blocks, not of the last one alone."""
-
-    method, title = "layers", f"feature maps of the last {LAST_BLOCKS} blocks"
-
-    def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
-        """Masks from all of these channels together."""
-        depth = self.backbone.model.config.num_hidden_layers
-        reader = self.backbone.reading(*range(max(1, depth - LAST_BLOCKS + 1), depth))
-        with torch.no_grad():
-            layers = reader.forward(view.pixels).layers
-        found = [torch.nn.functional.layer_norm(tokens, tokens.shape[-1:]) for tokens in layers.values()]
-        maps = torch.cat([view.encoding.maps, *found], dim=-1)[0].permute(2, 0, 1)
-        return causal_masks(maps, tuple(view.pixels.shape[-2:]), distance_threshold, max_masks)
-
-
-class TwiceTheSize(ViTCX):
-    """The same head over an input of twice the side, so that masks have four times the cells."""
-
-    method, title = "twice", "input at twice the side"
-
-    def explain(self, image: Image.Image, target: Any = None, seed: int = 0, **options: Any) -> Explanation:  # noqa: ANN401
-        """The map at twice the side, brought back to the model's own frame."""
-        head = copy.copy(self.head)
-        height, width = head.preprocess.size
-        head.preprocess = replace(head.preprocess, size=(SCALE * height, SCALE * width))
-        found = ViTCX(self.backbone, head).explain(image, target, seed, **options)
-        small = Image.fromarray(found.saliency).resize((width, height), Image.Resampling.BOX)
-        return replace(found, method=self.method, saliency=np.asarray(small, np.float32))
 
 
 class Selected(ViTCX):
@@ -138,9 +88,9 @@ VARIANTS: tuple[type[Explainer], ...] = (
     FullNoise,
     NoNoiseTerm,
     Margin,
-    Blurred,
-    SeveralLayers,
-    TwiceTheSize,
+    BlurredViTCX,
+    LayersViTCX,
+    LargeViTCX,
     AttentionSelected,
     HeadSelected,
 )

@@ -16,6 +16,7 @@ LEVELS = [
         "bootstrap",
         "memory",
         "files",
+        "decoded_uploads",
         "hub",
         "publisher",
         "signature",

@@ -13,11 +13,24 @@ from medssl.explain.gradient_rollout import GradientRollout
 from medssl.explain.occlusion import Occlusion
 from medssl.explain.rise import RISE
 from medssl.explain.vit_cx import ViTCX
+from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
 from medssl.heads import Head
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     kind.method: kind
-    for kind in (ViTCX, EvidenceMap, GradientRollout, AttentionRollout, GradCAM, Occlusion, RISE, RandomMap)
+    for kind in (
+        ViTCX,
+        EvidenceMap,
+        BlurredViTCX,
+        LayersViTCX,
+        LargeViTCX,
+        GradientRollout,
+        AttentionRollout,
+        GradCAM,
+        Occlusion,
+        RISE,
+        RandomMap,
+    )
 }
 
 

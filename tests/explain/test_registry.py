@@ -15,10 +15,22 @@ from medssl.patch_head import PatchHead
 from tests.explain.test_vit_cx import make, picture
 from tests.models import save_model
 
-ORDER = ["vit_cx", "gradient_rollout", "attention_rollout", "grad_cam", "occlusion", "rise", "random"]
-SEEDED = {"vit_cx", "rise", "random"}
+VARIANTS = ["vit_cx_blur", "vit_cx_layers", "vit_cx_large"]
+OTHERS = ["gradient_rollout", "attention_rollout", "grad_cam", "occlusion", "rise", "random"]
+ORDER = ["vit_cx", *VARIANTS, *OTHERS]
+SEEDED = {"vit_cx", "vit_cx_layers", "vit_cx_large", "rise", "random"}
 BLIND = {"attention_rollout", "random"}  # these never read the score
-NEED_ATTENTION = {"gradient_rollout", "attention_rollout"}
+NEED_TOKENS = {"vit_cx_layers": "blocks of tokens.*vit_cx"}
+NEED_ATTENTION = dict.fromkeys(("gradient_rollout", "attention_rollout"), "attention from every patch.*grad_cam")
+
+
+def shown(method):
+    """A picture that the method can find something in: one of large spots is the same when blurred."""
+    image = picture()
+    if method != "vit_cx_blur":
+        return image
+    grain = np.random.default_rng(0).normal(0, 80, (image.height, image.width, 3))
+    return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
 
 
 class Stop(Exception):
@@ -73,11 +85,11 @@ def test_each_model_is_offered_what_it_can_do(family, tmp_path, monkeypatch):
         patched.setattr(Backbone, "forward", None)
         found = available_explainers(backbone, head)
         for method in set(ORDER) - set(found):
-            with pytest.raises(BundleError, match="attention from every patch.*grad_cam"):
+            with pytest.raises(BundleError, match=(NEED_ATTENTION | NEED_TOKENS)[method]):
                 make_explainer(method, backbone, head)
         with pytest.raises(BundleError, match="looks at patches"):
             make_explainer("evidence_map", backbone, head)
-    missing = NEED_ATTENTION if family in ("resnet", "swin") else set()
+    missing = NEED_ATTENTION | NEED_TOKENS if family in ("resnet", "swin") else {}
     assert list(found) == [method for method in ORDER if method not in missing]
     assert found["occlusion"] == "Occlusion"
     for method in found:
@@ -130,7 +142,7 @@ def test_progress_rises_to_1(model, method):
 @pytest.mark.parametrize("method", ORDER)
 def test_two_calls_give_the_same_bits_and_another_seed_only_where_there_is_chance(model, method):
     explainer = make_explainer(method, *model)
-    one, two, other = (explainer.explain(picture(), target="a", seed=seed) for seed in (3, 3, 4))
+    one, two, other = (explainer.explain(shown(method), target="a", seed=seed) for seed in (3, 3, 4))
     assert one.evidence and one.saliency.shape == (42, 70) and one.saliency.dtype == np.float32
     assert np.array_equal(one.saliency, two.saliency) and np.array_equal(one.heatmap, two.heatmap)
     assert np.array_equal(one.saliency, other.saliency) is (method not in SEEDED)
@@ -174,7 +186,7 @@ def test_a_probability_of_almost_1_or_0_gives_a_finite_map_or_no_evidence(tmp_pa
     assert explanation.probability == pytest.approx(float(target == "a"), abs=1e-6)
     assert np.isfinite(explanation.saliency).all() and np.isfinite(explanation.heatmap).all()
     # Those that change the image and look say that nothing moved.
-    if method in ("vit_cx", "occlusion", "rise"):
+    if method in ("vit_cx", *VARIANTS, "occlusion", "rise"):
         assert not explanation.evidence and not explanation.heatmap.any()
 
 
@@ -199,7 +211,7 @@ def test_a_patch_head_can_be_explained(model, method, layer):
         torch.randn(3, 48), torch.zeros(3), ["a", "b", "c"], backbone, share=0.2, layer=layer,
         preprocess=model[1].preprocess.to_dict(), temperature=20.0,
     )  # fmt: skip
-    explanation = make_explainer(method, backbone, head).explain(picture(), target="a")
+    explanation = make_explainer(method, backbone, head).explain(shown(method), target="a")
     assert explanation.evidence and np.isfinite(explanation.saliency).all()
     assert list(available_explainers(backbone, head)) == list(EXPLAINERS)
 
@@ -231,7 +243,8 @@ def red_or_blue(tmp_path_factory):
     return backbone, ClassificationHead.from_linear(weight, -(weight @ grey), ["red", "blue"], backbone)
 
 
-@pytest.mark.parametrize("method", [method for method in ORDER if method not in BLIND])
+# Blurred, a patch keeps its colour.
+@pytest.mark.parametrize("method", [method for method in ORDER if method not in {*BLIND, "vit_cx_blur"}])
 def test_it_finds_the_patch_that_decides(red_or_blue, method):
     """A red and a blue patch on grey: asked for either, the map is higher there than at the other."""
     explainer, random = make_explainer(method, *red_or_blue), np.random.default_rng(1)
