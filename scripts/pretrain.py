@@ -23,7 +23,7 @@ def main() -> int:
     """Parse the arguments and run; a second start of the same command goes on where the first one stopped."""
     from medssl.pretrain.encoder import ARCHITECTURES
     from medssl.pretrain.export import DTYPES, Export
-    from medssl.pretrain.recipe import METHODS, Recipe
+    from medssl.pretrain.recipe import BATCHES, METHODS, Recipe
     from medssl.pretrain.runner import Reports, pretrain
     from medssl.pretrain.views import POLICIES
 
@@ -38,6 +38,7 @@ def main() -> int:
     )
     parser.add_argument("--epochs", type=float, default=Recipe.epochs, help="passes over the images")
     parser.add_argument("--batch-size", type=int, default=Recipe.batch_size, help="images, over all processes")
+    parser.add_argument("--batches", choices=BATCHES, default=Recipe.batches, help="of all tasks, or of one each")
     parser.add_argument("--size", type=int, default=Recipe.size, help="side of the large views in pixels")
     parser.add_argument("--small-size", type=int, default=Recipe.small_size, help="side of the small views in pixels")
     parser.add_argument("--stored-size", type=int, default=Recipe.stored_size, help="side that images are kept at")
@@ -61,6 +62,7 @@ def main() -> int:
         init=arguments.init,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
+        batches=arguments.batches,
         size=arguments.size,
         small_size=arguments.small_size,
         stored_size=arguments.stored_size,

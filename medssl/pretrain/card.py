@@ -10,7 +10,18 @@ from medssl.files import written_whole
 from medssl.tasks import NOT_FOR_DIAGNOSIS, TASKS
 
 FACTS_FILE = "pretraining.json"
-SAID = ("method", "architecture", "init", "epochs", "steps", "batch_size", "size", "small_size", "stored_size")
+SAID = (
+    "method",
+    "architecture",
+    "init",
+    "epochs",
+    "steps",
+    "batch_size",
+    "batches",
+    "size",
+    "small_size",
+    "stored_size",
+)
 SAID += ("learning_rate", "warmup", "weight_decay", "clip", "seed", "processes", "views")
 
 

@@ -22,6 +22,7 @@ from medssl.files import written_whole
 from medssl.pretrain.views import POLICIES, policy_table
 
 CHUNK = 256
+DEMO = "-demo"  # ends the name of a data set of phantoms
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def tasks(self) -> np.ndarray:
+        """The number of each image's task int64 `[N]`: data sets of one name, with or without "-demo", are one."""
+        names = [name.removesuffix(DEMO) for name in self.counts]
+        return np.repeat([names.index(name) for name in names], list(self.counts.values()))
 
     def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 images `[B, 3, S, S]` and their policies float32 `[B, fields]`."""
@@ -112,7 +118,7 @@ def records_of(source: str | Path) -> list[dict]:
 
 def policy_name(data: str) -> str:
     """The policy for a data set of that name."""
-    known = data.removesuffix("-demo")
+    known = data.removesuffix(DEMO)
     return known if known in POLICIES else "default"
 
 

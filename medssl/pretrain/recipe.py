@@ -10,6 +10,7 @@ from medssl.pretrain.dino import Dino
 from medssl.pretrain.objective import Objective
 from medssl.pretrain.simclr import SimCLR
 
+BATCHES = ("mixed", "one-task")
 METHODS: dict[str, type[Objective]] = {"dino": Dino, "simclr": SimCLR, "byol": Byol}
 
 
@@ -18,7 +19,8 @@ class Recipe:
     """What a run does; two runs of the same recipe on the same machine give the same weights.
 
     `size` and `small_size` are the sides of large and small views in pixels, `stored_size` that of the images they are
-    cut from; `batch_size` counts images over all processes; `epochs` are passes over the images. Raises PretrainError.
+    cut from; `batch_size` counts images over all processes; `epochs` are passes over the images; `batches` are "mixed",
+    or of "one-task" each, so that telling tasks apart earns nothing. Raises PretrainError.
     """
 
     method: str = "dino"
@@ -26,6 +28,7 @@ class Recipe:
     init: str | None = None
     epochs: float = 20.0
     batch_size: int = 96
+    batches: str = "mixed"
     size: int = 98
     small_size: int = 42
     stored_size: int = 128
@@ -51,6 +54,8 @@ class Recipe:
                 raise PretrainError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.batch_size < 4:
             raise PretrainError(f"batch_size is {self.batch_size}; at least 4 images are needed to compare.")
+        if self.batches not in BATCHES:
+            raise PretrainError(f"batches is {self.batches!r}; allowed: {', '.join(BATCHES)}.")
         if not 0 <= self.warmup < 1:
             raise PretrainError(f"warmup is {self.warmup}; it is a share of the run, from 0 to below 1.")
         known = METHODS[self.method].defaults

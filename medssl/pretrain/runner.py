@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +65,32 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 
 class Batches:
-    """Which images a step takes: a new permutation an epoch, the last incomplete batch of each left out."""
+    """Which images a step takes: a new permutation an epoch, the last incomplete batch of each left out.
 
-    def __init__(self, images: int, batch_size: int, seed: int) -> None:
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.per_epoch = images // batch_size
+    `kinds [N]` int64 splits the images into kinds that no batch mixes; without it there is one.
+    """
+
+    def __init__(self, images: int, batch_size: int, seed: int, kinds: np.ndarray | None = None) -> None:
+        self.batch_size, self.seed = batch_size, seed
+        found = np.zeros(images, np.int64) if kinds is None else kinds
+        self.members = [np.flatnonzero(found == kind) for kind in np.unique(found)]
+        self.per_epoch = sum(len(members) // batch_size for members in self.members)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - one object a run
+    def epoch(self, number: int) -> np.ndarray:
+        """The batches of an epoch `[per_epoch, batch_size]`."""
+        generator, found = generator_of(self.seed, 0, number), []
+        for members in self.members:
+            order = members[torch.randperm(len(members), generator=generator).numpy()]
+            whole = len(order) // self.batch_size
+            found.append(order[: whole * self.batch_size].reshape(whole, self.batch_size))
+        batches = np.concatenate(found)
+        return batches if len(found) == 1 else batches[torch.randperm(len(batches), generator=generator).numpy()]
 
     def indices(self, step: int, rank: int, world: int) -> np.ndarray:
         """This process's share of the batch of a step, sorted for reading."""
         epoch, place = divmod(step, self.per_epoch)
-        order = torch.randperm(self.images, generator=generator_of(self.seed, 0, epoch)).numpy()
-        batch = order[place * self.batch_size : (place + 1) * self.batch_size]
-        return np.sort(batch[rank::world])
+        return np.sort(self.epoch(epoch)[place][rank::world])
 
 
 def make_views(corpus: Corpus, indices: np.ndarray, objective: Objective, recipe: Recipe, step: int) -> ViewBatch:
@@ -141,10 +156,12 @@ def pretrain(
     run_folder = out / RUN_FOLDER
     with accelerator.main_process_first():
         corpus = open_corpus(data, run_folder, recipe.stored_size, recipe.views, reports.progress and main)
-    batches = Batches(len(corpus), recipe.batch_size, recipe.seed)
+    kinds = corpus.tasks() if recipe.batches == "one-task" else None
+    batches = Batches(len(corpus), recipe.batch_size, recipe.seed, kinds)
     if not batches.per_epoch:
         raise PretrainError(
-            f"{len(corpus)} images do not fill one batch of {recipe.batch_size}. Give a smaller batch_size."
+            f"{len(corpus)} images do not fill one batch of {recipe.batch_size} ({recipe.batches}). Give a smaller "
+            "batch_size."
         )
     if recipe.batch_size % accelerator.num_processes:
         raise PretrainError(

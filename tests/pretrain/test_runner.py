@@ -188,6 +188,27 @@ def test_batches_cover_an_epoch_once_and_share_without_overlap():
     assert not np.array_equal(batches.indices(0, 0, 1), batches.indices(6, 0, 1))
 
 
+def test_batches_of_one_task_never_mix_and_cover_every_kind():
+    kinds = np.repeat([0, 1, 2], [20, 25, 5])
+    batches = Batches(50, 8, seed=3, kinds=kinds)
+    epoch = [batches.indices(step, 0, 1) for step in range(batches.per_epoch)]
+    assert batches.per_epoch == 20 // 8 + 25 // 8  # 5 images fill no batch
+    assert all(len(set(kinds[batch])) == 1 and len(batch) == 8 for batch in epoch)
+    seen = np.concatenate(epoch)
+    assert len(seen) == len(set(seen)) and set(kinds[seen]) == {0, 1}
+    orders = {tuple(kinds[batches.indices(step, 0, 1)[0]] for step in range(e * 5, e * 5 + 5)) for e in range(8)}
+    assert len(orders) > 1
+
+
+def test_one_task_is_a_data_set_with_its_phantoms(few_patterns, tmp_path):
+    data = {"brain": few_patterns, "eye": few_patterns, "brain-demo": few_patterns}
+    corpus = open_corpus(data, tmp_path / "kept", 24, progress=False)
+    count = len(corpus) // 3
+    assert corpus.tasks().tolist() == [0] * count + [1] * count + [0] * count
+    out = pretrain(recipe(epochs=1, batches="one-task"), data, tmp_path / "out", reports=QUIET)
+    assert json.loads((out / "pretraining.json").read_text())["batches"] == "one-task"
+
+
 def test_the_corpus_takes_train_images_only_and_names_what_it_skips(few_patterns, tmp_path):
     folder = tmp_path / "data"
     for split in ("train", "test"):
@@ -212,6 +233,7 @@ def test_a_folder_of_another_run_is_refused(few_patterns, tmp_path):
     ("changes", "said"),
     [
         ({"method": "mae"}, "Allowed: dino, simclr, byol"),
+        ({"batches": "by name"}, "allowed: mixed, one-task"),
         ({"init": "somewhere"}, "either an architecture"),
         ({"architecture": None}, "either an architecture"),
         ({"epochs": 0}, "epochs is 0"),
