@@ -148,6 +148,15 @@ def model_metadata(bundle: Bundle, places: Places | None, licence: str = LICENCE
     )
 
 
+def faithfulness_text(found: dict | None) -> str:
+    """What was measured of the heatmaps, in Markdown."""
+    if not found:
+        return FAITHFULNESS
+    where = "{images} images of {groups} groups of `{data}`, split {split}, seed {seed}, {steps} steps".format(**found)
+    asked = f"does deleting what `{found['method']}` marks lower the probability, and inserting it raise it?"
+    return f"{where}: {asked}\n\n{format_metrics(found)}"
+
+
 def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = None, licence: str = LICENCE) -> str:
     """The bundle's README.md: metadata, then given, derived and measured facts, in Markdown.
 
@@ -156,7 +165,6 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
     head, task, fitted = bundle.head, bundle.task, bundle.head.fitted_on
     looks, settings = describe_head(head)
     figures, calibration = figures_text(bundle.metrics)
-    faithfulness = bundle.metrics.get("faithfulness")
     audit = f"```\n{audit_table}\n```" if audit_table else audit_text(bundle.metrics.get("audit", {}))
     encoder = places.backbone if places else head.backbone["id"]
     revision = places.backbone_revision if places else head.backbone["revision"]
@@ -207,7 +215,7 @@ Temperature {head.temperature:.3f}, fitted on the validation images. Thresholds:
 
 ## Explanation faithfulness
 
-{format_metrics(faithfulness) if faithfulness else FAITHFULNESS}
+{faithfulness_text(bundle.metrics.get("faithfulness"))}
 
 ## Limits
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CONTROL = "random"
 PAIRED = "difference"
+RECORDED = ("deletion", "insertion", "insertion_minus_deletion", PAIRED, "pointing")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +53,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the images, explainers, random weights and intervals")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--out-md", help="where to write the tables as Markdown")
+    parser.add_argument(
+        "--record", metavar="METHOD", help="write this explainer's figures of the class into each bundle and its card"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict:
     """Measure every explainer on every bundle, print a table each, and return the figures."""
-    return compare(arguments, lambda bundle: explainers_of(bundle, arguments.explainers, arguments.of), CONTROL)
+    from medssl.errors import DataError
+
+    if arguments.record and (arguments.of != "class" or arguments.record not in (arguments.explainers or ["vit_cx"])):
+        raise DataError(f"--record {arguments.record} needs that explainer among --explainers, and --of class.")
+    figures = compare(arguments, lambda bundle: explainers_of(bundle, arguments.explainers, arguments.of), CONTROL)
+    for place in arguments.bundle if arguments.record else ():
+        record(place, arguments.record, {**figures, **figures["bundles"][str(place)]})
+    return figures
+
+
+def record(place: str, method: str, found: dict) -> None:
+    """Put an explainer's figures beside a bundle's others, and into its card unless that was edited by hand."""
+    from medssl.bundle import Bundle
+    from medssl.card import write_card
+    from medssl.explain.faithfulness import METRICS
+    from medssl.signature import is_edited
+
+    bundle = Bundle.load(place)
+    rows = {name: found["explainers"][name] for name in (method, CONTROL)}
+    titles = {name: METRICS[name].title for name in RECORDED if name in METRICS}
+    titles |= {PAIRED: f"{METRICS['insertion_minus_deletion'].title}, less that of random maps"}
+    bundle.metrics["faithfulness"] = {
+        **{name: found[name] for name in ("data", "split", "images", "groups", "seed", "steps")},
+        "method": method,
+        **{
+            f"{bundle.explainers[name]}: {titles[metric]}": row[metric]
+            for name, row in rows.items()
+            for metric in RECORDED
+            if row.get(metric)
+        },
+    }
+    if not is_edited(bundle.card):
+        bundle.card = write_card(bundle)
+    bundle.save(place)
 
 
 def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Explainer]], against: str) -> dict:

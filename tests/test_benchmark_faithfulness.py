@@ -3,14 +3,17 @@
 import argparse
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medssl.bundle import Bundle
 from medssl.data import load_data
 from medssl.errors import DataError
+from medssl.signature import is_edited
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
@@ -145,3 +148,24 @@ def test_every_variant_of_vit_cx_is_measured_against_it(tiny_bundle_folders, box
     assert all(np.isfinite(row["difference"]["value"]) for name, row in rows.items() if name != "vit_cx")
     assert rows["full"]["forward_passes"]["value"] > rows["none"]["forward_passes"]["value"]
     assert rows["cls_selected"]["forward_passes"]["value"] < rows["vit_cx"]["forward_passes"]["value"]
+
+
+def test_figures_are_recorded_in_bundle_and_card_unless_the_card_was_edited(tiny_bundle_folders, boxed_data, tmp_path):
+    place = tmp_path / "shapes"
+    shutil.copytree(tiny_bundle_folders["shapes"], place)
+    given = ("--bundle", place, "--data", boxed_data, "--n", 3, "--steps", 3, "--resamples", 20)
+    wanted = ("--explainers", "vit_cx", "occlusion", "--record", "occlusion")
+    before = Bundle.load(place)
+    figures = benchmark_faithfulness.run(arguments(*given, *wanted))
+    found, after = figures["bundles"][str(place)]["explainers"], Bundle.load(place)
+    kept = after.metrics["faithfulness"]
+    assert kept["Occlusion: deletion"] == found["occlusion"]["deletion"] and kept["images"] == 3
+    assert kept["Random map (control): insertion"] == found["random"]["insertion"]
+    assert f"{found['occlusion']['insertion']['value']:.3f}" in after.card and not is_edited(after.card)
+    assert {**after.metrics, "faithfulness": None} == {**before.metrics, "faithfulness": None}
+    (place / "README.md").write_text(after.card.replace("## Limits", "## My limits"))
+    benchmark_faithfulness.run(arguments(*given, "--explainers", "vit_cx", "--record", "vit_cx"))
+    again = Bundle.load(place)
+    assert again.metrics["faithfulness"]["method"] == "vit_cx" and "## My limits" in again.card
+    with pytest.raises(DataError, match="needs that explainer"):
+        benchmark_faithfulness.run(arguments(*given, "--explainers", "vit_cx", "--record", "rise"))
