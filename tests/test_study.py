@@ -218,7 +218,7 @@ def test_a_group_of_the_script_takes_folders_and_has_its_own_pooling(monkeypatch
     backbones, kinds, pooling = script["choose"](script["parse"]())
     assert backbones == {"medssl-tiny": "medssl-tiny", "random": "random:medssl-tiny", "vit-tiny": "place"}
     assert kinds == {"medssl-tiny": "self-supervised", "random": "supervised", "vit-tiny": "supervised"}
-    assert pooling == "mean"
+    assert pooling == "cls+mean"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--pooling", "cls"])
     assert script["choose"](script["parse"]())[2] == "cls"
 
