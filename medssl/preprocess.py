@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -46,6 +46,10 @@ class Preprocess:
         finite = np.isfinite([*self.mean, *self.std]).all()
         if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ValueError(f"mean {self.mean} and std {self.std} need three finite values each, std above 0.")
+
+    def scaled(self, factor: int) -> Preprocess:
+        """The same at `factor` times the size."""
+        return replace(self, size=(factor * self.size[0], factor * self.size[1]))
 
     def to_dict(self) -> dict:
         """The fields in plain JSON types."""

@@ -106,7 +106,7 @@ class LargeViTCX(ViTCX):
         score = as_score(self.head, target, self.head.classify(encoding)[0])
         head = copy.copy(self.head)
         height, width = head.preprocess.size
-        head.preprocess = replace(head.preprocess, size=(SCALE * height, SCALE * width))
+        head.preprocess = head.preprocess.scaled(SCALE)
         found = ViTCX(self.backbone, head).explain(image, score, seed, progress=progress, **options)
         small = Image.fromarray(found.saliency).resize((width, height), Image.Resampling.BOX)
         return replace(
