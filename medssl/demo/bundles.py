@@ -10,6 +10,8 @@ from medssl.backbones import Backbone
 from medssl.build import build_bundle
 from medssl.bundle import Bundle
 from medssl.demo.phantom import DRAWERS, write_phantoms
+from medssl.heads import LINEAR
+from medssl.patch_head import PATCH
 
 PER_LABEL = 72
 SEED = 0
@@ -17,6 +19,8 @@ THUMBNAIL_SIDE = 144
 # Small lesions need the finer grid: at 126 px, the backbone's own size, most heads are at chance.
 SIDE = 224
 POOLING = "cls+mean"
+# Its cells are small and many: every linear head tried on this backbone was at chance.
+HEADS = {"leukaemia-demo": PATCH}
 SHIPPED_BACKBONE = "medssl-tiny"
 FOLDER = Path(__file__).resolve().parent / "bundles"
 
@@ -45,4 +49,5 @@ def build_demo_bundle(task: str, out: str | Path, per_label: int = PER_LABEL, pr
             seed=SEED,
             thumbnail_side=THUMBNAIL_SIDE,
             progress=progress,
+            head=HEADS.get(task, LINEAR),
         )
