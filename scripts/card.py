@@ -7,6 +7,16 @@ from pathlib import Path
 
 import _cli
 
+# Of a study's report; its plots and its audit of the data stay there.
+SECTIONS = ("Scores", "Paired differences", "Data", "Backbones")
+
+
+def measured(report: str) -> str:
+    """The sections of a report that say what a backbone was measured to do, one level of headings down."""
+    parts = [part for part in report.split("\n## ")[1:] if part.splitlines()[0] in SECTIONS]
+    lines = "".join(f"\n### {part.rstrip()}\n" for part in parts).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("![")).strip()
+
 
 def main() -> int:
     """Parse the arguments and write README.md into the backbone's folder."""
@@ -27,8 +37,7 @@ def main() -> int:
             text = report.read_text("utf-8")
         except OSError as error:
             raise DataError(f"{report} cannot be read: {error.strerror}. Give what scripts/study.py wrote.") from error
-        # The card has headings of its own: the report's go one level down.
-        figures = "\n".join(f"#{line}" if line.startswith("##") else line for line in text.splitlines()[1:])
+        figures = measured(text)
     folder = Path(arguments.backbone)
     print(write_backbone_card(folder, arguments.name or folder.resolve().name, figures))
     return 0

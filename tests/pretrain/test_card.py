@@ -8,6 +8,7 @@ from medssl.errors import PretrainError
 from medssl.pretrain.card import write_backbone_card
 from medssl.pretrain.recipe import Recipe
 from medssl.tasks import NOT_FOR_DIAGNOSIS
+from tests.conftest import ROOT
 
 
 def facts(**more):
@@ -35,3 +36,11 @@ def test_a_card_without_figures_says_so(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(PretrainError, match="pretraining.json"):
         write_backbone_card(tmp_path, "small")
+
+
+def test_of_a_report_only_what_was_measured_is_taken(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import card
+
+    report = "# A study\n\nAnswer.\n\n## Scores\n\n| a |\n\n![plot](a.png)\n\n## Audit of the data\n\nx\n\n## Data\n\n| b |\n"
+    assert card.measured(report).split() == "### Scores | a | ### Data | b |".split()
