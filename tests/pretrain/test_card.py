@@ -42,5 +42,16 @@ def test_of_a_report_only_what_was_measured_is_taken(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import card
 
-    report = "# A study\n\nAnswer.\n\n## Scores\n\n| a |\n\n![plot](a.png)\n\n## Audit of the data\n\nx\n\n## Data\n\n| b |\n"
+    parts = [
+        "# A study",
+        "Answer.",
+        "## Scores",
+        "| a |",
+        "![plot](a.png)",
+        "## Audit of the data",
+        "x",
+        "## Data",
+        "| b |",
+    ]
+    report = "\n\n".join(parts)
     assert card.measured(report).split() == "### Scores | a | ### Data | b |".split()
