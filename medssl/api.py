@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import io
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
 from PIL import Image
 
 from medssl.bundle import Analysis, Bundle, case_dict, suggest_task
@@ -23,6 +21,7 @@ from medssl.errors import BundleError, ImageError, LibraryError, MedSSLError
 from medssl.explain import Explanation, ViTCX
 from medssl.images import read_image
 from medssl.library import Case
+from medssl.served_pictures import served_png
 
 GENERAL_ERROR = "Something went wrong in this program, not in your image. Try again; if it stays, tell its maintainer."
 NO_FILE = "No image was given. Choose a PNG, JPEG, TIFF, WebP, BMP or DICOM file first."
@@ -115,11 +114,7 @@ class Files:
 
     def png(self, image: Image.Image, name: str) -> dict:
         """An image as a file that a client downloads."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        path = save_bytes_to_cache(buffer.getvalue(), name, cache_dir=self.component.GRADIO_CACHE)
-        # Gradio itself does not take note of files inside a JSON result, and would keep them.
-        self.component.temp_files.add(path)
+        path = served_png(self.component, image, name)
         return gr.FileData(path=path, orig_name=name, mime_type="image/png").model_dump()
 
     def explanation(self, explanation: Explanation, image: Image.Image) -> dict:

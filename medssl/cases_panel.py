@@ -10,6 +10,7 @@ from medssl import render
 from medssl.bundle import Analysis, Bundle
 from medssl.explain import EXPLAINERS, ViTCX
 from medssl.library import Case
+from medssl.served_pictures import served_png
 from medssl.visit import Stopped, Visit
 
 LIKENESS = "likeness"  # the run's name
@@ -63,7 +64,7 @@ class CasesPanel:
 
     def found(self, analysis: Analysis) -> dict:
         """The cases that were found."""
-        shown = [(case.image, render.case_caption(case)) for case in self.shown(analysis)]
+        shown = [(served_png(self.gallery, case.image), render.case_caption(case)) for case in self.shown(analysis)]
         return {self.gallery: shown, self.case: CHOOSE}
 
     def shown(self, analysis: Analysis | None) -> list[Case]:
@@ -118,6 +119,6 @@ class CasesPanel:
         if not found:
             return {}
         return {
-            self.own: render.blend(visit.image, found.explanation, opacity),
-            self.theirs: render.blend(found.case.image, found.mirrored, opacity),
+            self.own: served_png(self.own, render.blend(visit.image, found.explanation, opacity)),
+            self.theirs: served_png(self.theirs, render.blend(found.case.image, found.mirrored, opacity)),
         }

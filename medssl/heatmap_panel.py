@@ -10,6 +10,7 @@ from medssl import render
 from medssl.bundle import Analysis, Bundle
 from medssl.errors import ImageError
 from medssl.explain import EXPLAINERS, ViTCX
+from medssl.served_pictures import served_png
 from medssl.visit import Stopped, Visit
 
 DEFAULT_OPACITY = 0.55
@@ -97,7 +98,7 @@ class HeatmapPanel:
         elif kind.caution:
             said = f"<b>{escape(kind.title)}.</b> {escape(kind.caution)}"
         return {
-            self.overlay: render.blend(analysis.image, explanation, opacity),
+            self.overlay: self.blended(analysis, opacity),
             self.note: render.note(said) + self.cost(analysis),
             self.verify: gr.Button(visible=explanation.evidence),
             self.verification: "",
@@ -122,7 +123,11 @@ class HeatmapPanel:
         """The same heatmap at another opacity, where there is one."""
         if visit is None or visit.analysis is None or visit.analysis.explanation is None:
             return {}
-        return {self.overlay: render.blend(visit.image, visit.analysis.explanation, opacity)}
+        return {self.overlay: self.blended(visit.analysis, opacity)}
+
+    def blended(self, analysis: Analysis, opacity: float) -> str:
+        """The file of the image under its heatmap."""
+        return served_png(self.overlay, render.blend(analysis.image, analysis.explanation, opacity), "heatmap.png")
 
     def verified(self, visit: Visit | None, bundle: Bundle, progress: gr.Progress) -> dict:
         """The shown heatmap's deletion and insertion beside random maps, as a table."""

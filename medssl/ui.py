@@ -18,6 +18,7 @@ from medssl.decoded_uploads import DecodedUploads
 from medssl.errors import ImageError
 from medssl.heatmap_panel import ANALYSIS, HEATMAP, HeatmapPanel
 from medssl.images import read_image
+from medssl.served_pictures import served_png
 from medssl.visit import Stopped, Visit
 
 CASES_SHOWN = 6
@@ -247,7 +248,7 @@ class Page:
             )
         return {
             self.visit: visit,
-            self.preview: render.for_screen(visit.image),
+            self.preview: served_png(self.preview, render.for_screen(visit.image)),
             self.task: best.name,
             self.suggestion: render.note(said),
             self.figures: self.figures_of(bundle),

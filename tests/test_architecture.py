@@ -17,6 +17,7 @@ LEVELS = [
         "memory",
         "files",
         "decoded_uploads",
+        "served_pictures",
         "hub",
         "publisher",
         "signature",

@@ -97,7 +97,7 @@ def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shap
     assert [bool(step[page.which.gallery]) for step in shown] == [False, True, True]
     assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
     assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.verdict]
-    first, full = (np.asarray(page.reblend(visit, opacity)[page.where.overlay]) for opacity in (0.0, 1.0))
+    first, full = (np.asarray(Image.open(page.reblend(visit, opacity)[page.where.overlay])) for opacity in (0.0, 1.0))
     np.testing.assert_array_equal(first, np.asarray(visit.image))
     assert np.any(full != first)
 
@@ -182,7 +182,7 @@ def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, shapes_an
     )
     shown = page.where.explained(blind, 0.5)
     assert "No evidence found" in shown[page.where.note]
-    np.testing.assert_array_equal(np.asarray(shown[page.where.overlay]), np.asarray(shapes_analysis.image))
+    np.testing.assert_array_equal(np.asarray(Image.open(shown[page.where.overlay])), np.asarray(shapes_analysis.image))
 
 
 def test_methods_that_do_not_look_at_the_class_say_so(page, tiny_bundles, shapes_image):
@@ -215,11 +215,12 @@ def test_a_case_is_compared_by_a_method_that_can(page, shapes_analysis):
     why = shown[page.which.why]
     assert "case 2" in why and f"cosine {shapes_analysis.cases[1].score:.2f}" in why and "by ViT-CX" in why
     assert "Attention rollout (class-agnostic) cannot explain a likeness" in why
-    own, theirs = (np.asarray(shown[picture]) for picture in (page.which.own, page.which.theirs))
+    own, theirs = (np.asarray(Image.open(shown[picture])) for picture in (page.which.own, page.which.theirs))
     assert own.shape == theirs.shape and np.any(own != np.asarray(shapes_analysis.image))
     plain = page.reblend(visit, 0.0)
-    np.testing.assert_array_equal(np.asarray(plain[page.which.own]), np.asarray(shapes_analysis.image))
-    np.testing.assert_array_equal(np.asarray(plain[page.which.theirs]), np.asarray(shapes_analysis.cases[1].image))
+    pictures = {page.which.own: shapes_analysis.image, page.which.theirs: shapes_analysis.cases[1].image}
+    for picture, image in pictures.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(plain[picture])), np.asarray(image))
     assert "cannot" not in page.compare(visit, "shapes", "grad_cam", 1.0, quiet)[page.which.why]
     assert page.which.facts(visit, SimpleNamespace(index=99))[page.which.case] == ""
 
