@@ -12,9 +12,12 @@ from scripts import screenshot
 CHROMIUM = os.environ.get("MEDSSL_CHROMIUM", screenshot.CHROMIUM)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """The browser; the tests that ask for it are skipped, visibly, where there is none."""
+    """The browser; the tests that ask for it are skipped, visibly, where there is none.
+
+    Of a module, as its driver leaves a running event loop in the thread until it ends.
+    """
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: the page is not tested"
     )
