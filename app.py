@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medssl.zero_gpu import lend, prepare
+from medssl.web.zero_gpu import lend, prepare
 
 if TYPE_CHECKING:
     import gradio as gr
 
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
 
 
 def choose_bundles(given: Sequence[str]) -> list[str]:
@@ -35,7 +35,7 @@ def choose_bundles(given: Sequence[str]) -> list[str]:
 
 def load_bundles(paths: Sequence[str]) -> dict[str, Bundle]:
     """The bundles under their tasks' names; a second one of the same task keeps its folder's name beside it."""
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
 
     bundles: dict[str, Bundle] = {}
     for path in paths:
@@ -54,7 +54,7 @@ def default_host() -> str:
 def build(paths: Sequence[str] = ()) -> gr.Blocks:
     """The page over those bundles, or over the ones found without any. Raises MedSSLError for a bad bundle."""
     prepare()
-    from medssl.ui import build_app
+    from medssl.web.page import build_app
 
     return build_app(load_bundles(choose_bundles(paths)))
 
@@ -104,7 +104,7 @@ def serve(paths: Sequence[str], host: str, port: int, share: bool) -> int:
         print(f"The page cannot start: {error}", file=sys.stderr)
         return 2
 
-    from medssl.ui import launch_options
+    from medssl.web.page import launch_options
 
     try:
         page.launch(server_name=host, server_port=port, share=share, **launch_options())

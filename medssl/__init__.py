@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from medssl.errors import BackboneError, BundleError, DataError, ImageError, LibraryError, MedSSLError
+from medssl.errors import BackboneError, BundleError, DataError, ImageError, LibraryError, MedSSLError, PretrainError
+from medssl.runtime import lazy_exports
 
 if TYPE_CHECKING:
     from medssl.backbones import Backbone as Backbone
-    from medssl.build import build_bundle as build_bundle
     from medssl.bundle import Analysis as Analysis
     from medssl.bundle import Bundle as Bundle
+    from medssl.bundle import build_bundle as build_bundle
+    from medssl.bundle import publish_bundle as publish_bundle
     from medssl.bundle import suggest_task as suggest_task
     from medssl.explain import ViTCX as ViTCX
     from medssl.heads import ClassificationHead as ClassificationHead
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from medssl.library import Case as Case
     from medssl.library import CaseLibrary as CaseLibrary
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Loaded on first use, so that `--help` of a script does not wait for torch.
 _PLACES = {
     "Analysis": "medssl.bundle",
     "Backbone": "medssl.backbones",
@@ -32,11 +32,13 @@ _PLACES = {
     "ClassificationHead": "medssl.heads",
     "Prediction": "medssl.heads",
     "ViTCX": "medssl.explain",
-    "build_bundle": "medssl.build",
+    "build_bundle": "medssl.bundle",
+    "publish_bundle": "medssl.bundle",
     "read_image": "medssl.images",
     "suggest_task": "medssl.bundle",
 }
 
+__getattr__, _lazy = lazy_exports(__name__, _PLACES)
 __all__ = [
     "BackboneError",
     "BundleError",
@@ -44,12 +46,6 @@ __all__ = [
     "ImageError",
     "LibraryError",
     "MedSSLError",
-    *sorted(_PLACES),
+    "PretrainError",
+    *_lazy,
 ]
-
-
-def __getattr__(name: str) -> object:
-    """The public names, imported when first asked for (PEP 562)."""
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
-    raise AttributeError(f"module 'medssl' has no attribute {name!r}")

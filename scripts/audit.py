@@ -29,8 +29,8 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args()
 
-    from medssl.audit import audit_data, audit_neighbours
-    from medssl.data import load_data
+    from medssl.audit.audit import audit_data, audit_neighbours
+    from medssl.data.load import load_data
     from medssl.errors import DataError
 
     out = Path(arguments.out) if arguments.out else None
@@ -39,8 +39,8 @@ def main() -> int:
     dataset = load_data(arguments.data, arguments.labels, arguments.revision)
     audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
     if arguments.backbone:
-        from medssl.backbones import shared_backbone
-        from medssl.embeddings import embed
+        from medssl.backbones.backbone import shared_backbone
+        from medssl.backbones.embeddings import embed
 
         broken = set(audit.undecodable)
         kept = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])

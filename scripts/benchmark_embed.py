@@ -13,7 +13,7 @@ from pathlib import Path
 import _cli  # noqa: F401  the checkout on the path, also in the spawned process
 import numpy as np
 
-from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 SIDE, PATCH, WIDTH, BLOCKS = 224, 14, 384, 12  # DINOv2-small
 
@@ -66,9 +66,9 @@ def run(arguments: argparse.Namespace) -> dict:
     from PIL import Image
     from transformers import Dinov2Config, Dinov2Model
 
-    from medssl.backbones import Backbone
-    from medssl.data import load_data
-    from medssl.embeddings import embed_images
+    from medssl.backbones.backbone import Backbone
+    from medssl.backbones.embeddings import embed_images
+    from medssl.data.load import load_data
 
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)

@@ -77,10 +77,10 @@ def random_explainer(folder: str):  # noqa: ANN201
     import torch
     from transformers import Dinov2Config, Dinov2Model
 
-    from medssl.backbones import Backbone
+    from medssl.backbones.backbone import Backbone
     from medssl.explain import ViTCX
-    from medssl.heads import ClassificationHead
-    from medssl.preprocess import Preprocess
+    from medssl.heads.head import ClassificationHead
+    from medssl.images.preprocess import Preprocess
 
     torch.manual_seed(0)
     shape = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 6, "patch_size": PATCH}
@@ -97,7 +97,7 @@ def pictures(data: str | None, count: int) -> list:
     """Images of a data folder, of its test split where it has one, or smooth noise."""
     from PIL import Image
 
-    from medssl.data import load_data, read_record
+    from medssl.data.load import load_data, read_record
 
     if data is None:
         rng = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def pictures(data: str | None, count: int) -> list:
 
 def run(arguments: argparse.Namespace) -> dict:
     """Time both ways and print medians, the ratio, the agreement of bulk precision with float32, and peak memory."""
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as folder:
         if arguments.bundle:

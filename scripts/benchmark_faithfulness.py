@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image
 
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
     from medssl.explain.explainer import Explainer
     from medssl.explain.explanation import Explanation
     from medssl.explain.score import Score
@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace) -> dict:
 
 def record(place: str, method: str, found: dict) -> None:
     """Put an explainer's figures beside a bundle's others, and into its card unless that was edited by hand."""
-    from medssl.bundle import Bundle
-    from medssl.card import write_card
+    from medssl.bundle.bundle import Bundle
+    from medssl.bundle.cards.model import write_card
     from medssl.explain.faithfulness import METRICS
-    from medssl.signature import is_edited
+    from medssl.hub.card_signature import is_edited
 
     bundle = Bundle.load(place)
     rows = {name: found["explainers"][name] for name in (method, CONTROL)}
@@ -98,8 +98,8 @@ def record(place: str, method: str, found: dict) -> None:
 
 def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Explainer]], against: str) -> dict:
     """Measure the explainers that `make` gives on every bundle, print a table each, and return the figures."""
-    from medssl.bundle import Bundle
-    from medssl.data import load_data
+    from medssl.bundle.bundle import Bundle
+    from medssl.data.load import load_data
     from medssl.errors import DataError
     from medssl.explain.faithfulness import STEPS
 
@@ -133,7 +133,7 @@ def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Ex
 
 def choose(dataset: Dataset, split: str, count: int, seed: int) -> list[int]:
     """The rows to explain: of the split, in seeded order, those with a box first. Raises DataError for no split."""
-    from medssl.data import BOX_COLUMNS
+    from medssl.data.load import BOX_COLUMNS
     from medssl.errors import DataError
 
     splits = np.asarray(dataset["split"][:], dtype=object)
@@ -173,7 +173,7 @@ def measure_bundle(
     against: str,
 ) -> dict:
     """All figures of a bundle's explainers on the rows of a data set, and their differences to the one `against`."""
-    from medssl.data import BOX_COLUMNS, read_record
+    from medssl.data.load import BOX_COLUMNS, read_record
     from medssl.explain.faithfulness import box_mask
 
     images, kept = [], []
@@ -296,9 +296,9 @@ def add_sanity(
 
 def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> dict | None:
     """A mean over images with its 95 % interval over groups; images without the figure left out, None without any."""
-    from medssl.bootstrap import interval, resample
-    from medssl.evaluation import plain, share, weighted_means
     from medssl.explain.faithfulness import METRICS
+    from medssl.metrics.bootstrap import interval, resample
+    from medssl.metrics.classification import plain, share, weighted_means
 
     known = np.isfinite(numbers)
     if not known.any():

@@ -20,11 +20,11 @@ def run(arguments: argparse.Namespace) -> dict:
     """Explain the true class of fresh phantoms and print one line a task."""
     from PIL import Image
 
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
     from medssl.demo.bundles import shipped_bundles
     from medssl.demo.phantom import check_task, draw_phantom
-    from medssl.evaluation import share
     from medssl.explain.faithfulness import pointing_hit, random_heatmap
+    from medssl.metrics.classification import share
 
     figures: dict[str, dict] = {}
     print("| task | pictures | lesion area | ViT-CX in the lesion | random map in the lesion |")

@@ -85,7 +85,7 @@ def search_at(count: int, arguments: argparse.Namespace) -> dict:
     from datasets import Dataset
 
     from medssl.errors import LibraryError
-    from medssl.library import CaseLibrary, embedding_matrix
+    from medssl.library.library import CaseLibrary, embedding_matrix
 
     dataset = Dataset(make_cases(count, arguments.dimension, arguments.seed, thumbnails=False))
     raw = embedding_matrix(dataset)
@@ -126,7 +126,7 @@ def start_at(count: int, arguments: argparse.Namespace) -> dict:
     import pyarrow.parquet as pq
     from datasets import Dataset
 
-    from medssl.library import CaseLibrary
+    from medssl.library.library import CaseLibrary
 
     times: dict[str, list[float]] = {"read": [], "build": []}
     with tempfile.TemporaryDirectory() as folder:

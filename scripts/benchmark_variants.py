@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import benchmark_faithfulness as faithfulness
 
 if TYPE_CHECKING:
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
     from medssl.explain.explainer import Explainer
 
 

@@ -38,9 +38,9 @@ def main() -> int:
 
     from dataclasses import replace
 
-    from medssl.backbones import shared_backbone
-    from medssl.build import build_bundle
-    from medssl.evaluation import format_metrics
+    from medssl.backbones.backbone import shared_backbone
+    from medssl.bundle.build import build_bundle
+    from medssl.metrics.classification import format_metrics
 
     started = time.perf_counter()
     backbone = shared_backbone(arguments.backbone, arguments.revision)

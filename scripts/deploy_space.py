@@ -110,7 +110,7 @@ def upload(arguments: argparse.Namespace, folder: Path, bundles: Sequence[str]) 
     """Make the Space where it is not there, set what it serves, and bring its files up to date in one commit."""
     from huggingface_hub import HfApi
 
-    from medssl.hub import hub_errors
+    from medssl.hub.pull import hub_errors
 
     api, name = HfApi(), arguments.space
     with hub_errors(name):

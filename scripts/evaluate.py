@@ -25,12 +25,12 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     arguments = parser.parse_args()
 
-    from medssl.bundle import Bundle
-    from medssl.data import load_data
-    from medssl.embeddings import embed
+    from medssl.backbones.embeddings import embed
+    from medssl.bundle.bundle import Bundle
+    from medssl.bundle.measure import image_probabilities, measure, part_of
+    from medssl.data.load import load_data
     from medssl.errors import DataError
-    from medssl.evaluation import format_metrics
-    from medssl.measure import image_probabilities, measure, part_of
+    from medssl.metrics.classification import format_metrics
 
     bundle = Bundle.load(arguments.bundle)
     head = bundle.head

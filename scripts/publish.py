@@ -26,11 +26,11 @@ def main() -> int:
     if not arguments.bundle and not arguments.backbone:
         parser.error("give --bundle DIR, --backbone DIR or both.")
 
-    from medssl.backbones import Backbone
-    from medssl.bundle import Bundle
-    from medssl.card import LICENCE, write_card
-    from medssl.cases_card import write_cases_card
-    from medssl.publish import plan_lines, plan_places, publish_backbone, upload_line
+    from medssl.backbones.backbone import Backbone
+    from medssl.bundle.bundle import Bundle
+    from medssl.bundle.cards.cases import write_cases_card
+    from medssl.bundle.cards.model import LICENCE, write_card
+    from medssl.bundle.publish import plan_lines, plan_places, publish_backbone, publish_bundle, upload_line
 
     private = not arguments.public
     if not arguments.bundle:
@@ -53,7 +53,8 @@ def main() -> int:
         print(f"\n--- card of {places.cases}\n\n{write_cases_card(bundle, places, images)}")
         print(f"--- card of {places.head}\n\n{write_card(bundle, places=places, licence=licence)}")
         return 0
-    done = bundle.publish(
+    done = publish_bundle(
+        bundle,
         arguments.namespace,
         private,
         images,

@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
         metavar="[LABEL=]NAME",
         help="registry names, Hub ids or folders; LABEL=random:NAME is the same architecture, untrained",
     )
-    who.add_argument("--group", metavar="GROUP", help="paper, dinov2-sizes or offline: see medssl/backbone_groups.py")
+    who.add_argument("--group", metavar="GROUP", help="paper, dinov2-sizes or offline: see medssl/study/kinds.py")
     parser.add_argument(
         "--folder",
         nargs="+",
@@ -73,8 +73,8 @@ def parse() -> argparse.Namespace:
 
 def choose(arguments: argparse.Namespace) -> tuple[dict[str, str], dict[str, str], str | None]:
     """Backbones by name, their kinds where known, and the pooling. Raises BackboneError, DataError."""
-    from medssl.backbone_groups import GROUPS, choose_group
     from medssl.errors import BackboneError
+    from medssl.study.kinds import GROUPS, choose_group
 
     kinds = named(arguments.kind, "--kind")
     if arguments.backbones:
@@ -90,10 +90,10 @@ def main() -> int:
     arguments = parse()
 
     from medssl.errors import DataError
-    from medssl.report.answer import answer
-    from medssl.report.folder import write_report
-    from medssl.report.tables import printed
-    from medssl.study import compare
+    from medssl.study.report.answer import answer
+    from medssl.study.report.folder import write_report
+    from medssl.study.report.tables import printed
+    from medssl.study.study import compare
 
     started = time.perf_counter()
     out = Path(arguments.out)

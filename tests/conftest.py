@@ -90,7 +90,7 @@ def tiny_backbone(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle_folders(tiny_data, tiny_backbone, tmp_path_factory) -> dict[str, Path]:
     """The bundles of both tasks on disk, built by the package's own path."""
-    from medssl.build import build_bundle
+    from medssl.bundle.build import build_bundle
 
     root = tmp_path_factory.mktemp("bundles")
     for name, folder in tiny_data.items():
@@ -101,7 +101,7 @@ def tiny_bundle_folders(tiny_data, tiny_backbone, tmp_path_factory) -> dict[str,
 @pytest.fixture(scope="session")
 def tiny_bundles(tiny_bundle_folders) -> dict:
     """Task name -> Bundle, loaded from disk."""
-    from medssl.bundle import Bundle
+    from medssl.bundle.bundle import Bundle
 
     return {name: Bundle.load(folder) for name, folder in tiny_bundle_folders.items()}
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from medssl.data import load_data
+from medssl.data.load import load_data
 
 COLUMNS = ("file_name", "label", "split", "group_id", "source")
 

@@ -6,12 +6,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from medssl.backbones import Backbone
-from medssl.build import build_bundle
-from medssl.bundle import Bundle
+from medssl.backbones.backbone import Backbone
+from medssl.bundle.build import build_bundle
+from medssl.bundle.bundle import Bundle
 from medssl.demo.phantom import DRAWERS, write_phantoms
-from medssl.heads import LINEAR
-from medssl.patch_head import PATCH
+from medssl.heads.head import LINEAR
+from medssl.heads.patch import PATCH
 
 PER_LABEL = 72
 SEED = 0

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
-from medssl.backbones import Backbone, Encoding, blocks
+from medssl.backbones.backbone import Backbone, Encoding, blocks
 from medssl.errors import BackboneError, BundleError
 from medssl.explain.explainer import Saliency
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.explain.attention_maps import attention_maps, check_attention, grid_saliency, patch_grid
 from medssl.explain.explainer import Explainer, Saliency, View
-from medssl.heads import ClassificationHead, Head
+from medssl.heads.head import ClassificationHead, Head
 
 RESIDUAL = 0.5  # the share of the skip connection around each attention, their section 3
 

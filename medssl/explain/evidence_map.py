@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import BundleError
 from medssl.explain.explainer import Explainer, Saliency, View
-from medssl.heads import Head
-from medssl.patch_head import PatchHead
+from medssl.heads.head import Head
+from medssl.heads.patch import PatchHead
 
 
 class EvidenceMap(Explainer):

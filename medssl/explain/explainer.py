@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medssl.backbones import Backbone, Encoding
+from medssl.backbones.backbone import Backbone, Encoding
 from medssl.explain.explanation import Explanation, to_unit_range
 from medssl.explain.score import Score, as_score
-from medssl.heads import Head
-from medssl.library import Case
+from medssl.heads.head import Head
+from medssl.library.library import Case
 
 Progress = Callable[[float], None]
 # A map made by changing the image counts as evidence when the changes move the score by at least one percentage point.

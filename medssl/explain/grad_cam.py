@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from medssl.backbones import Encoding
+from medssl.backbones.backbone import Encoding
 from medssl.explain.attention_maps import grid_saliency, twin
 from medssl.explain.explainer import Explainer, Saliency, View
 

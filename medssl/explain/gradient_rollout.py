@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.explain.attention_maps import attention_maps, check_attention, grid_saliency, patch_grid
 from medssl.explain.explainer import Explainer, Saliency, View
-from medssl.heads import Head
+from medssl.heads.head import Head
 
 
 def relevance(weights: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> torch.Tensor:

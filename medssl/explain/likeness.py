@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from medssl.backbones import Encoding
+from medssl.backbones.backbone import Encoding
 from medssl.errors import BundleError
 from medssl.explain.explainer import Explainer, Progress
 from medssl.explain.explanation import Explanation
 from medssl.explain.score import case_score
-from medssl.library import Case
+from medssl.library.library import Case
 
 MIRRORED = "this image"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import BundleError
 from medssl.explain.attention_rollout import AttentionRollout
 from medssl.explain.control import RandomMap
@@ -14,7 +14,7 @@ from medssl.explain.occlusion import Occlusion
 from medssl.explain.rise import RISE
 from medssl.explain.vit_cx import ViTCX
 from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
-from medssl.heads import Head
+from medssl.heads.head import Head
 
 EXPLAINERS: dict[str, type[Explainer]] = {
     kind.method: kind

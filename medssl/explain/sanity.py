@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from scipy.stats import rankdata
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import BackboneError, DataError
 from medssl.explain.explainer import Explainer, Progress
 from medssl.explain.explanation import Explanation
 from medssl.explain.faithfulness import shown_map
-from medssl.heads import Head
+from medssl.heads.head import Head
 
 MakeExplainer = Callable[[Backbone, Head], Explainer]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 
-from medssl.backbones import Encoding
+from medssl.backbones.backbone import Encoding
 from medssl.errors import BundleError
-from medssl.heads import Head
-from medssl.library import Case
+from medssl.heads.head import Head
+from medssl.library.library import Case
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import layer_norm
 
-from medssl.backbones import Backbone, Encoding, blocks
+from medssl.backbones.backbone import Backbone, Encoding, blocks
 from medssl.errors import BackboneError, BundleError
 from medssl.explain.causal_masks import causal_masks
 from medssl.explain.explainer import Progress, View
@@ -23,8 +23,8 @@ from medssl.explain.explanation import Explanation
 from medssl.explain.faithfulness import blur
 from medssl.explain.score import Score, as_score
 from medssl.explain.vit_cx import ViTCX
-from medssl.heads import Head
-from medssl.library import Case
+from medssl.heads.head import Head
+from medssl.library.library import Case
 
 LAST_BLOCKS = 3
 SCALE = 2

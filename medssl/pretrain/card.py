@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from medssl.data.tasks import NOT_FOR_DIAGNOSIS, TASKS
 from medssl.errors import PretrainError
 from medssl.files import written_whole
-from medssl.tasks import NOT_FOR_DIAGNOSIS, TASKS
 
 FACTS_FILE = "pretraining.json"
 SAID = (

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medssl.data import IGNORED_SUFFIXES, SPLIT_NAMES, load_data, read_record
-from medssl.embeddings import record_key
+from medssl.backbones.embeddings import record_key
+from medssl.data.load import IGNORED_SUFFIXES, SPLIT_NAMES, load_data, read_record
 from medssl.errors import DataError, ImageError
 from medssl.files import written_whole
 from medssl.pretrain.views import POLICIES, policy_table

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from medssl.backbones import quiet_loading
+from medssl.backbones.backbone import quiet_loading
 from medssl.errors import PretrainError
-from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from medssl.pretrain.encoder import Encoder
 from medssl.pretrain.recipe import Recipe
 

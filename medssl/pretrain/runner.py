@@ -20,11 +20,10 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from medssl.backbones import native_bf16
+from medssl.backbones.backbone import native_bf16
 from medssl.errors import PretrainError
 from medssl.files import written_whole
-from medssl.memory import reuse_freed_memory
-from medssl.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from medssl.pretrain import distributed
 from medssl.pretrain.corpus import Corpus, open_corpus
 from medssl.pretrain.dino import random_masks
@@ -36,6 +35,7 @@ from medssl.pretrain.recipe import METHODS, Recipe
 from medssl.pretrain.schedule import cosine, learning_rate, parameter_groups, set_schedule
 from medssl.pretrain.views import Crops, crop_views
 from medssl.pretrain.watch import Watch
+from medssl.runtime import reuse_freed_memory
 
 RUN_FOLDER = "run"
 # Facts of a step that are written down, where an objective has them.

@@ -2,8 +2,8 @@
 
 import pytest
 
+from medssl.data.tasks import SYNTHETIC, TASKS
 from medssl.demo.phantom import DRAWERS
-from medssl.tasks import SYNTHETIC, TASKS
 from tests.conftest import App
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from medssl.bundle import suggest_task
+from medssl.bundle.bundle import suggest_task
 from tests.conftest import TINY_TASKS, sample
 
 TOAST = "[data-testid='toast-body']"

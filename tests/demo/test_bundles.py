@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from medssl import Backbone, Bundle
+from medssl.data.tasks import TASKS
 from medssl.demo.bundles import FOLDER, SEED, SHIPPED_BACKBONE, build_demo_bundle, shipped_bundles
 from medssl.demo.phantom import DRAWERS, draw_phantom
-from medssl.images import image_id
-from medssl.tasks import TASKS
+from medssl.images.read import image_id
 
 LIMIT = 10 * 10**6
 

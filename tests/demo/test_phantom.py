@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medssl.data import BOX_COLUMNS, load_data, read_record, split_data
+from medssl.data.load import BOX_COLUMNS, load_data, read_record, split_data
+from medssl.data.tasks import TASKS
 from medssl.demo.phantom import (
     DRAWERS,
     PER_GROUP,
@@ -15,7 +16,6 @@ from medssl.demo.phantom import (
     write_phantoms,
 )
 from medssl.errors import DataError
-from medssl.tasks import TASKS
 
 WITHOUT_LESION = {"benign", "no_tumor", "normal"}
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medssl.audit.shortcuts import probe_features, trivial_features
+from medssl.data.tasks import TASKS
 from medssl.demo import brain, eye, leukaemia, lung
 from medssl.demo.drawing import SIDE, to_uint8
-from medssl.shortcuts import probe_features, trivial_features
-from medssl.tasks import TASKS
 
 MODULES = {"lung": lung, "brain": brain, "leukaemia": leukaemia, "eye": eye}
 CLASSES = [(task, label) for task, module in MODULES.items() for label in module.LABELS]

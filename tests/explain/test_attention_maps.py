@@ -108,7 +108,7 @@ def test_threads_do_not_meet(tmp_path):
 
 @pytest.mark.parametrize("family", ["resnet", "swin", "convnext", "vit"])
 def test_models_without_global_attention_are_told_apart_by_their_build(family, tmp_path, monkeypatch):
-    from medssl.backbones import Backbone
+    from medssl.backbones.backbone import Backbone
     from tests.models import save_model
 
     backbone = Backbone.from_pretrained(save_model(family, tmp_path), precision="fp32")

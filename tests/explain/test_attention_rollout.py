@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from medssl.explain.attention_rollout import AttentionRollout, rollout
-from medssl.heads import ClassificationHead
-from medssl.preprocess import Preprocess
+from medssl.heads.head import ClassificationHead
+from medssl.images.preprocess import Preprocess
 from tests.explain.test_attention_maps import TRANSFORMERS, plain_attentions, plain_map
 from tests.explain.test_vit_cx import make, picture
 from tests.models import PREFIX_TOKENS

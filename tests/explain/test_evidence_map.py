@@ -3,12 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import BundleError
 from medssl.explain.evidence_map import EvidenceMap
 from medssl.explain.score import case_score, margin_score
-from medssl.heads import ClassificationHead
-from medssl.patch_head import PatchHead
+from medssl.heads.head import ClassificationHead
+from medssl.heads.patch import PatchHead
 from tests.models import save_model
 
 LABELS = ["a", "b", "c"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import DataError
 from medssl.explain.faithfulness import (
     BLUR,
@@ -22,7 +22,7 @@ from medssl.explain.faithfulness import (
     ranks,
 )
 from medssl.explain.score import Score
-from medssl.heads import ClassificationHead
+from medssl.heads.head import ClassificationHead
 from tests.models import save_model
 
 SIDE, PATCH = 64, slice(16, 32)

@@ -7,7 +7,7 @@ from transformers import AutoModel
 
 from medssl.explain.grad_cam import GradCAM
 from medssl.explain.score import class_score
-from medssl.patch_head import PatchHead
+from medssl.heads.patch import PatchHead
 from tests.explain.test_attention_maps import plain_map
 from tests.explain.test_vit_cx import FAMILIES, make, picture
 from tests.models import PREFIX_TOKENS

@@ -6,8 +6,8 @@ import torch
 
 from medssl.explain.gradient_rollout import GradientRollout
 from medssl.explain.score import case_score, margin_score
-from medssl.heads import ClassificationHead
-from medssl.preprocess import Preprocess
+from medssl.heads.head import ClassificationHead
+from medssl.images.preprocess import Preprocess
 from tests.explain.test_attention_maps import TRANSFORMERS, plain_attentions, plain_map
 from tests.explain.test_vit_cx import make, picture
 from tests.models import PREFIX_TOKENS

@@ -8,7 +8,7 @@ import pytest
 from medssl.errors import BundleError
 from medssl.explain import ViTCX, make_explainer
 from medssl.explain.likeness import explain_likeness
-from medssl.library import Case
+from medssl.library.library import Case
 from tests.explain.test_vit_cx import make, picture
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import BundleError
 from medssl.explain import EXPLAINERS, make_explainer
 from medssl.explain.registry import available_explainers
 from medssl.explain.score import Score, case_score
-from medssl.heads import ClassificationHead
-from medssl.patch_head import PatchHead
+from medssl.heads.head import ClassificationHead
+from medssl.heads.patch import PatchHead
 from tests.explain.test_vit_cx import make, picture
 from tests.models import save_model
 

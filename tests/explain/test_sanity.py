@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from medssl.backbones import Backbone
+from medssl.backbones.backbone import Backbone
 from medssl.errors import DataError
 from medssl.explain import ViTCX
 from medssl.explain.explainer import Explainer, Saliency
 from medssl.explain.faithfulness import METRICS, random_heatmap
 from medssl.explain.sanity import Randomisation, model_blocks, model_randomisation, reinitialise, spearman
-from medssl.preprocess import Preprocess
+from medssl.images.preprocess import Preprocess
 from tests.explain.test_vit_cx import make, picture
 from tests.models import FAMILIES, save_model
 

@@ -11,15 +11,15 @@ from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from medssl.backbones import Backbone, shared_backbone
+from medssl.backbones.backbone import Backbone, shared_backbone
 from medssl.errors import BundleError
 from medssl.explain import ViTCX
 from medssl.explain.causal_masks import causal_masks, extreme_rows, interpolation_matrix
 from medssl.explain.explanation import to_unit_range
 from medssl.explain.score import case_score
 from medssl.explain.vit_cx import NOISE_STD
-from medssl.heads import ClassificationHead
-from medssl.preprocess import Preprocess
+from medssl.heads.head import ClassificationHead
+from medssl.images.preprocess import Preprocess
 from tests.models import save_model
 
 FAMILIES = {"dinov2": 14, "dinov2-registers": 14, "vit": 16, "deit": 16, "resnet": 32}

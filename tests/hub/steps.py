@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.backbones import Backbone
-from medssl.bundle import Bundle
-from medssl.heads import ClassificationHead
-from medssl.images import read_image
-from medssl.library import CaseLibrary
-from medssl.patch_head import load_head
+from medssl.backbones.backbone import Backbone
+from medssl.bundle.bundle import Bundle
+from medssl.bundle.publish import publish_bundle
+from medssl.heads.head import ClassificationHead
+from medssl.heads.patch import load_head
+from medssl.images.read import read_image
+from medssl.library.library import CaseLibrary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,10 +37,10 @@ def token_set(token: str | None):
 
 
 def publish(place: str, namespace: str, **settings) -> dict:
-    """Publish a bundle; what `Bundle.publish` returned."""
+    """Publish a bundle; what `publish_bundle` returned."""
     backbone = settings.get("backbone")
     bundle = Bundle.load(place, backbone=Backbone.from_pretrained(backbone) if backbone else None)
-    done = bundle.publish(namespace, **settings)
+    done = publish_bundle(bundle, namespace, **settings)
     return {**asdict(done), "lines": done.lines()}
 
 

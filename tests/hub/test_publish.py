@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from medssl.bundle import Bundle
-from medssl.signature import is_edited
+from medssl.bundle.bundle import Bundle
+from medssl.hub.card_signature import is_edited
 from tests.conftest import ROOT, sample
 from tests.hub.conftest import READ, Failed
 from tests.hub.steps import summary

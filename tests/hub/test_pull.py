@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from medssl.backbones import Backbone
-from medssl.images import read_image
+from medssl.backbones.backbone import Backbone
+from medssl.images.read import read_image
 from tests.conftest import sample
 from tests.hub.conftest import READ, Failed
 

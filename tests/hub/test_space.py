@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medssl.bundle import Bundle
+from medssl.bundle.bundle import Bundle
 from tests.conftest import ROOT, sample
 from tests.hub.conftest import WRITE, client_environment, wait_for
 
@@ -110,7 +110,7 @@ def test_the_script_makes_a_space_and_does_nothing_twice(hub, publisher):
     assert done["code"] == 0 and "updated" in done["out"], done["error"]
     repo = hub.repos["space", "me/demo"]
     assert repo.private and repo.sdk == "gradio" and repo.variables == {"MEDSSL_BUNDLES": f"{HEAD},me/two"}
-    assert {"app.py", "README.md", "requirements.txt", "medssl/ui.py"} <= set(repo.files)
+    assert {"app.py", "README.md", "requirements.txt", "medssl/web/page.py"} <= set(repo.files)
     assert not any("__pycache__" in name or name.startswith(("tests", "scripts")) for name in repo.files)
     header = yaml.safe_load(repo.files["README.md"].decode().split("---")[1])
     assert header["models"] == [HEAD, "me/two"] and header["datasets"] == [f"{HEAD}-cases", "me/two-cases"]

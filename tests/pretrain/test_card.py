@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from medssl.data.tasks import NOT_FOR_DIAGNOSIS
 from medssl.errors import PretrainError
 from medssl.pretrain.card import write_backbone_card
 from medssl.pretrain.recipe import Recipe
-from medssl.tasks import NOT_FOR_DIAGNOSIS
 from tests.conftest import ROOT
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medssl.data.tasks import TASKS
 from medssl.pretrain.views import (
     FIELDS,
     POLICIES,
@@ -12,7 +13,6 @@ from medssl.pretrain.views import (
     crop_views,
     policy_table,
 )
-from medssl.tasks import TASKS
 
 STILL = ViewPolicy(
     horizontal_flip=False, rotation=0, brightness=0, contrast=0, saturation=0, hue=0, grey=0, blur=0, noise=0

@@ -1,0 +1,363 @@
+"""A frozen image encoder: any transformers vision model with patch tokens or a final feature map."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from medssl.backbones import cpu as attention
+from medssl.backbones.checkpoint import default_preprocess, first_line, folder_revision, quiet_loading
+from medssl.backbones.encoding import Encoding, check_pooling
+from medssl.backbones.registry import BACKBONES
+from medssl.errors import BackboneError, BundleError
+from medssl.hub.pull import pull_checkpoint
+from medssl.images.preprocess import Preprocess
+from medssl.runtime import on_zero_gpu, reuse_freed_memory
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
+UNUSED_WEIGHTS = ("pooler.", "mask_token")
+MAX_PREFIX_TOKENS = 32
+# From 4 images of 257 tokens on throughput is flat on the CPUs measured, and memory is not.
+TOKENS_PER_CPU_BATCH = 8 * 257
+TOKENS_PER_GPU_BATCH = 128 * 257
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
+
+
+class Backbone:
+    """A frozen encoder. Make one with `Backbone.from_pretrained`.
+
+    `encode` is always float32. `precision` is that of the bulk paths, `embed` and `forward(bulk=True)`; "auto" is bf16
+    where the device has it natively, else fp32.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, id: str, revision: str, preprocess: Preprocess, precision: str = "auto"
+    ) -> None:
+        self.id, self.revision, self.preprocess = id, revision, preprocess
+        # A ZeroGPU Space says that there is a GPU, and has one only inside its forks.
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not on_zero_gpu() else "cpu")
+        if self.device.type == "cpu":
+            reuse_freed_memory()
+        if precision == "auto":
+            precision = "bf16" if native_bf16(self.device) else "fp32"
+        if precision not in PRECISIONS:
+            raise BackboneError(f"Unknown precision {precision!r}. Allowed: auto, {', '.join(PRECISIONS)}.")
+        self.precision = precision
+        self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
+        self.layers: tuple[int, ...] = ()
+        self._lock = threading.Lock()
+        self._parameters = inspect.signature(model.forward).parameters
+        self._probe()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None, precision: str = "auto") -> Backbone:
+        """Load a registry name, a Hub id or a folder.
+
+        Raises BackboneError when it cannot be found, is no vision encoder, or lacks weights that encoding uses.
+        """
+        name = str(name)
+        spec = BACKBONES.get(name)
+        folder = spec.folder if spec and spec.folder else Path(name)
+        local = folder.is_dir() and not (spec and spec.hub_id)
+        source = str(folder) if local else (spec.hub_id if spec else name)
+        if not spec and not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            raise BackboneError(
+                f"No backbone {name!r}. Give a folder that exists, a Hub id like 'facebook/dinov2-small', "
+                f"or one of: {', '.join(BACKBONES)}."
+            )
+        try:
+            checkpoint = folder if local else pull_checkpoint(source, revision)
+            with quiet_loading():
+                model, report = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+        except BundleError as error:
+            raise BackboneError(f"Backbone {source!r} could not be loaded: {error}") from error
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise BackboneError(
+                f"Backbone {source!r} (revision {revision or 'main'}) could not be loaded: {first_line(error)} "
+                "Check the name and the network, or give a folder written by save_pretrained."
+            ) from error
+        broken = [key for key in report["missing_keys"] if not any(word in key for word in UNUSED_WEIGHTS)]
+        broken += [str(key) for key in report["mismatched_keys"]]
+        if broken:
+            raise BackboneError(
+                f"Backbone {source!r} lacks {len(broken)} of the weights its config asks for (first: {broken[0]}); "
+                "it would encode with random numbers. Give a complete checkpoint."
+            )
+        return cls(
+            model,
+            id=(spec.name if spec else str(folder.resolve())) if local else source,
+            revision=folder_revision(folder) if local else checkpoint.name,
+            preprocess=default_preprocess(checkpoint, model, spec),
+            precision=precision,
+        )
+
+    def _probe(self) -> None:
+        """Learn from one forward of a blank image where the patch tokens are."""
+        config, (height, width) = self.model.config, self.preprocess.size
+        hidden = self._hidden(torch.zeros(1, 3, height, width))
+        self.dimension: int = hidden.shape[1] if hidden.ndim == 4 else hidden.shape[-1]
+        self.stride, self.prefix = 0, 0
+        if hidden.ndim == 3:
+            patch = getattr(config, "patch_size", None)
+            patch = patch[0] if isinstance(patch, (tuple, list)) else patch
+            stages = len(config.depths) if getattr(config, "depths", None) else 1
+            for stride in (patch, patch * 2 ** (stages - 1)) if patch else ():
+                prefix = hidden.shape[1] - (height // stride) * (width // stride)
+                if 0 <= prefix <= MAX_PREFIX_TOKENS:
+                    self.stride, self.prefix = stride, prefix
+            if not self.stride:
+                raise BackboneError(
+                    f"Backbone {self.id!r} gives {hidden.shape[1]} tokens for {height}x{width} pixels, which is no "
+                    "patch grid. A vision encoder with patch tokens or a final feature map is needed."
+                )
+        elif hidden.ndim != 4:
+            raise BackboneError(f"Backbone {self.id!r} gives shape {list(hidden.shape)}: no image encoding.")
+        self.has_cls = self.prefix > 0
+        self.map_layer = block_norms(self.model)[0] if self.has_cls else None
+
+    @property
+    def default_pooling(self) -> str:
+        """ "cls" where the model has such a token, else "mean"."""
+        return "cls" if self.has_cls else "mean"
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Patch rows and columns at the default input size; None for convolutional models."""
+        height, width = self.preprocess.size
+        return (height // self.stride, width // self.stride) if self.stride else None
+
+    def reading(self, *layers: int | None) -> Backbone:
+        """This backbone, with the patches of these blocks (1 is the first) in every Encoding; None asks for nothing.
+
+        Weights are shared. Raises BackboneError for a block that there is not.
+        """
+        wanted = tuple(sorted({layer for layer in layers if layer is not None}))
+        if wanted == self.layers:
+            return self
+        depth = len(blocks(self.model)) if wanted and self.has_cls else 0
+        if wanted and not 1 <= wanted[0] <= wanted[-1] <= depth:
+            raise BackboneError(
+                f"Backbone {self.id!r} has no block {', '.join(map(str, wanted))} to read patches of. Allowed: "
+                + (f"1 to {depth}, or None for the final patches." if depth else "None, the final patches.")
+            )
+        _ = self._bulk_model  # made before the copy, so that both share it
+        view = copy.copy(self)
+        view.layers = wanted
+        return view
+
+    def to(self, device: str) -> None:
+        """Move the weights to a device."""
+        if self.device != torch.device(device):
+            self.device = torch.device(device)
+            self.model.to(self.device)
+            for made_there in ("_bulk_model", "_last_mlp_norm"):
+                self.__dict__.pop(made_there, None)
+
+    def embedding_dim(self, pooling: str) -> int:
+        """The width of a pooled embedding."""
+        check_pooling(pooling, self.has_cls)
+        return self.dimension * len(pooling.split("+"))
+
+    def batch_size(self, preprocess: Preprocess) -> int:
+        """How many images one forward takes for the best throughput on this device."""
+        height, width = preprocess.size
+        side = self.stride or 16
+        tokens = (height // side) * (width // side) + self.prefix
+        budget = TOKENS_PER_GPU_BATCH if self.device.type == "cuda" else TOKENS_PER_CPU_BATCH
+        return max(1, round(budget / max(tokens, 1)))
+
+    @cached_property
+    def _bulk_model(self) -> torch.nn.Module:
+        """The model in the bulk precision; a copy, so that the float32 one stays as it was loaded."""
+        if self.precision == "fp32":
+            return self.model
+        # Also when the first to ask encodes in inference mode: whoever wants gradients later uses the same weights.
+        with torch.inference_mode(False):
+            model = copy.deepcopy(self.model).to(PRECISIONS[self.precision])
+        if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(attention.NAME)
+        return model
+
+    def _hidden(self, pixels: torch.Tensor, model: torch.nn.Module | None = None) -> torch.Tensor:
+        """The model's last hidden state for `[B, 3, H, W]` pixels, with whatever extra inputs its family needs."""
+        model = model or self.model
+        extra: dict[str, object] = {}
+        config = self.model.config
+        native = getattr(config, "image_size", None)
+        native = tuple(native) if isinstance(native, (tuple, list)) else (native, native)
+        if "interpolate_pos_encoding" in self._parameters and tuple(pixels.shape[-2:]) != native:
+            extra["interpolate_pos_encoding"] = True
+        if config.model_type == "vit_mae":
+            # MAE drops and shuffles patches by default; no drop and rising noise keep all of them in order.
+            config.mask_ratio = 0.0
+            tokens = (pixels.shape[-2] // config.patch_size) * (pixels.shape[-1] // config.patch_size)
+            extra["noise"] = torch.arange(tokens, device=self.device).expand(len(pixels), -1)
+        return model(pixel_values=pixels.to(self.device, model.dtype), **extra).last_hidden_state
+
+    def forward(self, pixels: torch.Tensor, maps: bool = False, bulk: bool = False) -> Encoding:
+        """Encode normalised pixels `[B, 3, H, W]` in one forward; gradients flow unless the caller turns them off.
+
+        `bulk` computes in the bulk precision (without `maps`). Raises BackboneError when height or width is no
+        multiple of the patch size.
+        """
+        height, width = pixels.shape[-2:]
+        if self.stride and (height % self.stride or width % self.stride):
+            raise BackboneError(
+                f"Pixels of {height}x{width} do not fit patches of {self.stride}; use multiples of {self.stride}."
+            )
+        model = self._bulk_model if bulk and not maps else self.model
+        kept: dict[int, list[torch.Tensor]] = {}
+        with ExitStack() as stack:
+            if maps and self.map_layer is not None:
+                kept[0] = stack.enter_context(captured(self.map_layer))
+            for layer in self.layers:
+                kept[layer] = stack.enter_context(captured(blocks(model)[layer - 1]))
+            hidden = self._hidden(pixels, model).float()
+        grids = {layer: self._grid(outputs[-1].float(), height, width) for layer, outputs in kept.items()}
+        encoding = self._split(hidden, height, width)
+        maps_found = grids.pop(0, encoding.patches) if maps else None
+        return replace(encoding, maps=maps_found, layers=grids)
+
+    def _split(self, hidden: torch.Tensor, height: int, width: int) -> Encoding:
+        """The last hidden state as CLS token and patch grid."""
+        if hidden.ndim == 4:
+            return Encoding(None, hidden.permute(0, 2, 3, 1))
+        return Encoding(hidden[:, 0] if self.has_cls else None, self._grid(hidden, height, width))
+
+    def _grid(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Tokens `[B, N, D]` without the prefix as `[B, h, w, D]`."""
+        rows, columns = height // self.stride, width // self.stride
+        return tokens[:, self.prefix :].unflatten(1, (rows, columns))
+
+    def pixels(self, images: Sequence[Image.Image], preprocess: Preprocess | None = None) -> torch.Tensor:
+        """RGB images as normalised float32 pixels `[B, 3, h, w]`."""
+        preprocess = preprocess or self.preprocess
+        return torch.from_numpy(preprocess.normalize(np.stack([preprocess.resize(image) for image in images])))
+
+    @torch.no_grad()
+    def encode(
+        self, images: Sequence[Image.Image], preprocess: Preprocess | None = None, maps: bool = True
+    ) -> Encoding:
+        """Encode RGB images in one forward."""
+        return self.forward(self.pixels(images, preprocess), maps=maps)
+
+    @torch.inference_mode()
+    def embed(self, pixels: torch.Tensor, pooling: str) -> np.ndarray:
+        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in the bulk precision."""
+        layer = self._last_mlp_norm if pooling == "cls" else None
+        with self._lock, first_token_only(layer):
+            hidden = self._hidden(pixels, self._bulk_model).float()
+        return self._split(hidden, *pixels.shape[-2:]).pool(pooling).cpu().numpy()
+
+    @cached_property
+    def _last_mlp_norm(self) -> torch.nn.Module | None:
+        """The norm before the bulk model's last MLP, where cutting all tokens but CLS leaves CLS as it was, else None.
+
+        The last MLP mixes no tokens, so for CLS alone the rest of its work is wasted. Proved on noise, not assumed.
+        """
+        model = self._bulk_model
+        if not self.has_cls or model is self.model:
+            return None
+        norms = block_norms(model)
+        if len(norms) != 2:
+            return None
+        height, width = self.preprocess.size
+        noise = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+        whole = self._hidden(noise, model)[:, 0].float()
+        try:
+            with first_token_only(norms[1]):
+                cut = self._hidden(noise, model)[:, 0].float()
+        except (RuntimeError, ValueError, IndexError):
+            return None
+        same = torch.nn.functional.cosine_similarity(whole, cut).min() > 0.9999
+        return norms[1] if same else None
+
+    def describe(self) -> dict:
+        """What identifies this backbone, in plain JSON types."""
+        return {"id": self.id, "revision": self.revision, "dimension": self.dimension}
+
+
+@contextmanager
+def captured(layer: torch.nn.Module):  # noqa: ANN201
+    """Collect a layer's outputs in this thread while inside; the hook is gone afterwards, also after an error."""
+    kept: list[torch.Tensor] = []
+    owner = threading.get_ident()
+
+    def keep(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
+        if threading.get_ident() == owner:
+            kept.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def first_token_only(layer: torch.nn.Module | None):  # noqa: ANN201
+    """Cut a layer's output `[B, N, D]` to its first token in this thread while inside; nothing is done for None."""
+    if layer is None:
+        yield
+        return
+    owner = threading.get_ident()
+    handle = layer.register_forward_hook(
+        lambda _module, _inputs, output: output[:, :1] if threading.get_ident() == owner else None
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def layer_norms(block: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layer norms inside a block, in order."""
+    return [m for m in block.modules() if isinstance(m, torch.nn.LayerNorm) or type(m).__name__.endswith("RMSNorm")]
+
+
+def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The transformer blocks, in order. Raises BackboneError when there are none with a layer norm."""
+    depth = getattr(model.config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth and layer_norms(module[-1]):
+            return module
+    raise BackboneError(f"No layer norm found in the last of {depth} blocks of {type(model).__name__}.")
+
+
+def block_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layer norms inside the last transformer block, in order. Raises BackboneError when there is none."""
+    return layer_norms(blocks(model)[-1])
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _load_shared(name: str, revision: str | None, precision: str) -> Backbone:
+    return Backbone.from_pretrained(name, revision, precision)
+
+
+def shared_backbone(name: str, revision: str | None = None) -> Backbone:
+    """The process's one copy of a backbone (precision from MEDSSL_PRECISION, default auto)."""
+    with _loading:
+        return _load_shared(str(name), revision, os.environ.get("MEDSSL_PRECISION", "auto"))

@@ -1,0 +1,69 @@
+"""What is read from a checkpoint beside its weights: its normalisation, its input size, its revision."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
+
+from medssl.backbones.registry import BackboneSpec
+from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+RESAMPLE_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+@contextmanager
+def quiet_loading():  # noqa: ANN201
+    """Silence transformers' load report while inside: what it warns of is checked, and refused, right after."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def default_preprocess(checkpoint: Path, model: torch.nn.Module, spec: BackboneSpec | None) -> Preprocess:
+    """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
+    except OSError:
+        found = {}
+    side = found.get("crop_size") if found.get("do_center_crop", True) else None
+    side = side or found.get("size") or (spec and spec.input_size)
+    side = side or getattr(model.config, "image_size", None) or 224
+    if isinstance(side, dict):
+        side = (side["height"], side["width"]) if "height" in side else next(iter(side.values()))
+    size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
+    return Preprocess(
+        size=size,
+        mean=tuple(found.get("image_mean") or (spec.mean if spec else IMAGENET_MEAN)),
+        std=tuple(found.get("image_std") or (spec.std if spec else IMAGENET_STD)),
+        interpolation=RESAMPLE_NAMES.get(found.get("resample"), "bicubic"),
+    )
+
+
+def folder_revision(folder: Path) -> str:
+    """A folder's revision: a hash over its config and weights, so that a changed checkpoint is noticed."""
+    digest = hashlib.sha256()
+    files = sorted(
+        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name == "config.json"
+    )
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return "sha256:" + digest.hexdigest()[:40]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, ending with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."

@@ -1,0 +1,357 @@
+"""Head + library + metrics + card of one task: the one thing that is built, evaluated, published and served."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from PIL import Image
+
+from medssl.backbones.backbone import Backbone, Encoding, shared_backbone
+from medssl.backbones.registry import BACKBONES
+from medssl.data.tasks import Task, get_task
+from medssl.errors import BundleError
+from medssl.explain import Explanation, ViTCX
+from medssl.explain.explainer import Explainer
+from medssl.explain.likeness import Likeness, explain_likeness
+from medssl.explain.registry import available_explainers, make_explainer
+from medssl.explain.verification import Verification, verify
+from medssl.heads.head import Head, Prediction
+from medssl.heads.patch import load_head
+from medssl.hub.pull import CARD_FILE, METRICS_FILE, BundleFiles, is_hub_id, pull_bundle
+from medssl.images.read import image_id, read_image
+from medssl.library.library import Case, CaseLibrary
+
+CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
+CASES_FILE = "cases/train-00000-of-00001.parquet"
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of one image so far: class, then cases, explanation, verification (None until ready)."""
+
+    task: str
+    image: Image.Image
+    prediction: Prediction
+    cases: list[Case] | None = None
+    explanation: Explanation | None = None
+    verification: Verification | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """The analysis in plain JSON types, without pixels."""
+        return {
+            "task": self.task,
+            "prediction": asdict(self.prediction),
+            "cases": None if self.cases is None else [case_dict(case) for case in self.cases],
+            "explanation": self.explanation and self.explanation.to_dict(),
+            "verification": self.verification and self.verification.to_dict(),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """How well an image fits a bundle's own cases."""
+
+    name: str
+    familiarity: float
+    familiar: bool
+
+
+def case_dict(case: Case) -> dict:
+    """A case in plain JSON types, without its picture and embedding."""
+    return {key: value for key, value in vars(case).items() if key not in ("image", "embedding")}
+
+
+def collection_suffix(backbone: Backbone) -> str:
+    """Tells the collections of one task under several backbones apart in a shared Qdrant."""
+    return hashlib.sha256(f"{backbone.id}@{backbone.revision}".encode()).hexdigest()[:8]
+
+
+def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
+    """The parts of a bundle folder, or of a published bundle. Raises BundleError when there is none."""
+    folder = Path(path)
+    if is_hub_id(path):
+        try:
+            return pull_bundle(str(path), revision)
+        except BundleError as error:
+            raise BundleError(f"There is no bundle folder {str(path)!r} here. {error}") from error
+    if not folder.is_dir():
+        raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
+    cases = sorted(folder.glob("cases/*.parquet"))
+    if not cases:
+        raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
+    return BundleFiles(folder.name, folder / "head", cases, folder / METRICS_FILE, folder / CARD_FILE)
+
+
+class Bundle:
+    """One task's head, case library and figures. Make one with `Bundle.load`, or build one with `build_bundle`.
+
+    `cases` holds every embedded image of the build; the library that is searched holds its train split only, so that
+    the figures in `metrics` describe what is served.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        cases: Dataset,
+        backbone: Backbone,
+        metrics: dict | None = None,
+        card: str = "",
+        name: str = "bundle",
+    ) -> None:
+        head.check_backbone(backbone)
+        self.head, self.cases, self.backbone = head, cases, backbone.reading(head.layer)
+        self.metrics, self.card, self.name = metrics or {}, card, name
+        self.task = Task.from_dict(head.task) if head.task else get_task(name, head.labels)
+        missing = [column for column in CASE_COLUMNS if column not in cases.column_names]
+        if missing:
+            raise BundleError(f"The cases of bundle {name!r} lack the columns {', '.join(missing)}.")
+        case_labels = cases.features["label"].names
+        if list(case_labels) != self.labels:
+            raise BundleError(f"The head's labels are {self.labels}; the cases' labels are {list(case_labels)}.")
+        width = cases.features["embedding"].length
+        if width != head.embedding_dim:
+            raise BundleError(f"The head reads embeddings of {head.embedding_dim} numbers; the cases hold {width}.")
+        train = [index for index, split in enumerate(cases["split"]) if split == "train"]
+        self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}-{collection_suffix(backbone)}")
+        self.explainer = ViTCX(self.backbone, head)
+
+    @cached_property
+    def explainers(self) -> dict[str, str]:
+        """The explainers that this backbone and head can do: method -> title, ViT-CX first."""
+        return available_explainers(self.backbone, self.head)
+
+    def make_explainer(self, method: str) -> Explainer:
+        """The explainer of that name. Raises BundleError for one that does not exist or fit."""
+        return self.explainer if method == self.explainer.method else make_explainer(method, self.backbone, self.head)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in order."""
+        return self.head.labels
+
+    @classmethod
+    def load(cls, path: str | Path, backbone: Backbone | None = None, revision: str | None = None) -> Bundle:
+        """Load a bundle folder or Hub id (at `revision`); the backbone is the one the head's config names, or given.
+
+        Raises BundleError when a part is missing or does not match, BackboneError when the backbone cannot be loaded.
+        """
+        files = find_files(path, revision)
+        head = load_head(files.head)
+        try:
+            tables = [pq.read_table(file) for file in files.cases]
+            cases = Dataset(pa.concat_tables(tables))
+            metrics = json.loads(files.metrics.read_text("utf-8")) if files.metrics.is_file() else {}
+            card = files.card.read_text("utf-8") if files.card.is_file() else ""
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BundleError(f"A file of bundle {path} cannot be read: {error}. Build it again.") from error
+        if backbone is None:
+            revision = str(head.backbone.get("revision") or "main")
+            local = revision.startswith("sha256:")
+            if local and head.backbone["id"] not in BACKBONES and not Path(head.backbone["id"]).is_dir():
+                raise BundleError(
+                    f"Bundle {path} was fitted on the backbone folder {head.backbone['id']!r}, which is not here. "
+                    "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."
+                )
+            backbone = shared_backbone(head.backbone["id"], None if local else revision)
+        return cls(head, cases, backbone, metrics, card, name=files.name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle as a folder, beside the old one and then in its place. Returns the folder."""
+        folder = Path(path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and any(folder.iterdir()) and not (folder / "head" / "config.json").is_file():
+            raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            self.head.save_pretrained(beside / "head")
+            (beside / "cases").mkdir()
+            self.cases.to_parquet(str(beside / CASES_FILE))
+            (beside / "metrics.json").write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            (beside / "README.md").write_text(self.card, "utf-8")
+            beside.chmod(0o755)
+            old = beside.with_name(beside.name + ".old")
+            if folder.exists():
+                folder.rename(old)
+            beside.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return folder
+
+    # What a GPU is for, and nothing else: `zero_gpu` sends these three and `verify` elsewhere.
+
+    def encode(self, picture: Image.Image, maps: bool = True) -> Encoding:
+        """An RGB image's encoding in the head's frame."""
+        return self.backbone.encode([picture], self.head.preprocess, maps=maps)
+
+    def explain_class(self, picture: Image.Image, target: str, method: str, **settings: Any) -> Explanation:  # noqa: ANN401
+        """The heatmap of one class; `settings` are those of `Explainer.explain`."""
+        return self.make_explainer(method).explain(picture, target=target, **settings)
+
+    def explain_likeness(self, picture: Image.Image, case: Case, method: str, **settings: Any) -> Likeness:  # noqa: ANN401
+        """The heatmaps of a likeness; `settings` are those of `explain_likeness`."""
+        return explain_likeness(self.make_explainer(method), picture, case, **settings)
+
+    def predict(
+        self, encoding: Encoding, exclude_id: str | None = None, exclude_group: str | None = None
+    ) -> Prediction:
+        """The prediction for the first image of an encoding, with its familiarity to the library."""
+        prediction = self.head.predict_encoding(encoding)[0]
+        familiarity = self.library.familiarity(
+            encoding.pool(self.head.pooling)[0].cpu().numpy(),
+            exclude_id=exclude_id,
+            exclude_group=exclude_group,
+            k=self.head.thresholds.get("familiarity_neighbours", 5),
+        )
+        familiar = familiarity >= self.head.thresholds.get("familiarity", -1.0)
+        return replace(prediction, familiarity=familiarity, familiar=bool(familiar))
+
+    def steps(
+        self,
+        image: Any,  # noqa: ANN401
+        target: str | None = None,
+        top_k: int = 6,
+        explain: bool = True,
+        exclude_group: str | None = None,
+        progress: Progress | None = None,
+        method: str = ViTCX.method,
+        verify: bool = False,
+    ) -> Iterator[Analysis]:
+        """Analyse an image (anything `read_image` takes) and yield the growing result: class, cases, explanation.
+
+        One encode serves all three. `method` is one of `explainers`; `verify` also deletes and inserts the pixels that
+        the heatmap names (see `verify`). The image itself is never among its own cases. Raises ImageError, BundleError.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        picture = read_image(image)
+        self.make_explainer(method)  # refuses an unknown one before anything is computed
+        if target is not None and target not in self.labels:
+            raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(self.labels)}.")
+        own_id = image_id(picture)
+        seconds: dict[str, float] = {}
+        tell(0.0, "Encoding the image")
+        started = time.perf_counter()
+        encoding = self.encode(picture, maps=explain)
+        embedding = encoding.pool(self.head.pooling)[0].cpu()
+        prediction = self.predict(encoding, own_id, exclude_group)
+        seconds["classify"] = time.perf_counter() - started
+        analysis = Analysis(self.task.name, picture, prediction, seconds=dict(seconds))
+        yield analysis
+        tell(0.2, "Searching similar cases")
+        started = time.perf_counter()
+        cases = self.library.search(embedding.numpy(), top_k, exclude_group=exclude_group, exclude_id=own_id)
+        seconds["similar"] = time.perf_counter() - started
+        analysis = replace(analysis, cases=cases, seconds=dict(seconds))
+        yield analysis
+        if not explain:
+            return
+        tell(0.3, "Explaining the class")
+        end = 0.6 if verify else 1.0
+        explanation = self.explain_class(
+            picture,
+            target or prediction.label,
+            method,
+            encoding=encoding,
+            progress=lambda fraction: tell(0.3 + (end - 0.3) * fraction, "Explaining the class"),
+        )
+        seconds["explain"] = explanation.seconds
+        analysis = replace(analysis, explanation=explanation, seconds=dict(seconds))
+        yield analysis
+        if verify:
+            found = self.verify(picture, explanation, lambda fraction, text: tell(end + (1 - end) * fraction, text))
+            seconds["verify"] = found.seconds
+            yield replace(analysis, verification=found, seconds=dict(seconds))
+
+    def verify(
+        self,
+        image: Any,  # noqa: ANN401
+        explanation: Explanation,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Delete and insert an image's pixels in the order of its explanation of a class, beside random maps.
+
+        Raises ImageError, and BundleError for an explanation of anything but a class.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        return verify(
+            self.explainer,
+            read_image(image),
+            explanation,
+            progress=lambda fraction: tell(fraction, "Verifying the heatmap"),
+        )
+
+    def explain_case(
+        self,
+        image: Any,  # noqa: ANN401
+        case: Case | str,
+        method: str = ViTCX.method,
+        progress: Progress | None = None,
+    ) -> Likeness:
+        """Why a case (or the id of one) is like an image: a heatmap on each.
+
+        Raises ImageError, LibraryError for an unknown id, BundleError for a method that cannot explain a likeness.
+        """
+        tell = progress or (lambda _fraction, _text: None)
+        picture = read_image(image)
+        self.make_explainer(method)
+        encoding = self.encode(picture)
+        if isinstance(case, str):
+            case = self.library.find(case, encoding.pool(self.head.pooling)[0].cpu().numpy())
+        return self.explain_likeness(
+            picture,
+            case,
+            method,
+            encoding=encoding,
+            progress=lambda fraction: tell(fraction, "Explaining the likeness"),
+        )
+
+    def analyze(
+        self,
+        image: Any,  # noqa: ANN401
+        target: str | None = None,
+        top_k: int = 6,
+        explain: bool = True,
+        exclude_group: str | None = None,
+        progress: Progress | None = None,
+        method: str = ViTCX.method,
+        verify: bool = False,
+    ) -> Analysis:
+        """Class, similar cases and (unless `explain=False`) the heatmap of one image; see `steps`."""
+        result = None
+        for result in self.steps(image, target, top_k, explain, exclude_group, progress, method, verify):  # noqa: B007
+            pass
+        return result
+
+
+def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:  # noqa: ANN401
+    """The bundles ordered by how familiar the image is to each, above its own threshold, most familiar first.
+
+    Bundles that share backbone and preprocessing share one encode.
+    """
+    picture = read_image(image)
+    own_id = image_id(picture)
+    encodings: dict[tuple, Any] = {}
+    found = []
+    for name, bundle in bundles.items():
+        key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess, bundle.head.layer)
+        if key not in encodings:
+            encodings[key] = bundle.encode(picture, maps=False)
+        prediction = bundle.predict(encodings[key], own_id)
+        margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
+        found.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
+    return [suggestion for _, suggestion in sorted(found, key=lambda pair: -pair[0])]

@@ -1,0 +1,115 @@
+"""Measure a bundle: its own split and other tasks' images, with the metrics of evaluation.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from medssl.backbones.backbone import Backbone
+from medssl.backbones.embeddings import pixel_batches
+from medssl.bundle.bundle import Bundle
+from medssl.errors import BundleError
+from medssl.heads.fit_linear import Part, nearest_similarity
+from medssl.heads.head import ClassificationHead, Head
+from medssl.library.library import embedding_matrix
+from medssl.metrics.classification import classification_metrics, retrieval_metrics, share
+
+
+def part_of(dataset: Dataset, split: str | None = None) -> Part:
+    """The embeddings, labels and groups of a data set (of one split, where given)."""
+    table = dataset.select_columns(["label", "group_id", "split"]).with_format("numpy")[:]
+    keep = slice(None) if split is None else np.asarray(table["split"]) == split
+    return Part(
+        embedding_matrix(dataset)[keep],
+        np.asarray(table["label"])[keep],
+        np.asarray(table["group_id"])[keep],
+    )
+
+
+@torch.inference_mode()
+def image_probabilities(dataset: Dataset, head: Head, backbone: Backbone, progress: bool = True) -> torch.Tensor:
+    """Calibrated probabilities `[N, C]` of an embedded data set: of its embeddings, or for a patch head of its images,
+    encoded again in the bulk precision, since embeddings do not hold patches.
+    """
+    if isinstance(head, ClassificationHead):
+        return head.probabilities(torch.tensor(embedding_matrix(dataset)))
+    found, reader = [torch.zeros(0, len(head.labels))], backbone.reading(head.layer)
+    overlap, workers = backbone.device.type != "cpu", min(8, os.cpu_count() or 1)
+    with tqdm(total=len(dataset), desc="classify", unit="img", disable=not progress) as bar:
+        batch = backbone.batch_size(head.preprocess)
+        for pixels in pixel_batches(dataset, head.preprocess, batch, workers, overlap):
+            found.append(head.classify(reader.forward(torch.from_numpy(pixels), bulk=True)))
+            bar.update(len(pixels))
+    return torch.cat(found)
+
+
+def measure(
+    bundle: Bundle,
+    queries: Part,
+    others: Mapping[str, Part] | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    probabilities: torch.Tensor | None = None,
+) -> dict:
+    """All figures of a bundle on labelled queries, each with a 95 % bootstrap interval over groups.
+
+    `others` are images of other tasks (labels unused), to see how many are flagged unfamiliar. `probabilities [N, C]`
+    of the queries come from `image_probabilities`; a linear head needs none. Raises BundleError when they do not fit.
+    """
+    head = bundle.head
+    cases = part_of(bundle.cases, "train")
+    if probabilities is None:
+        if not isinstance(head, ClassificationHead):
+            raise BundleError(
+                f"A head of kind {head.kind!r} cannot be measured from embeddings: hand in probabilities= from "
+                "image_probabilities."
+            )
+        with torch.no_grad():
+            probabilities = head.probabilities(torch.from_numpy(queries.embeddings))
+    if tuple(probabilities.shape) != (len(queries.labels), len(head.labels)):
+        raise BundleError(
+            f"probabilities is {list(probabilities.shape)}; {len(queries.labels)} queries of {len(head.labels)} labels "
+            f"need {[len(queries.labels), len(head.labels)]}."
+        )
+    sets = head.prediction_sets(probabilities).numpy()
+    threshold = head.thresholds.get("familiarity", -1.0)
+    neighbours = head.thresholds.get("familiarity_neighbours", 5)
+
+    def unfamiliar(part: Part) -> dict:
+        flags = nearest_similarity(part, cases, neighbours) < threshold
+        return share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
+
+    return {
+        "images": len(queries.labels),
+        "groups": len(set(queries.groups)),
+        "seed": seed,
+        "resamples": n_bootstrap,
+        "classification": classification_metrics(
+            probabilities.numpy().astype(np.float64),
+            queries.labels,
+            queries.groups,
+            head.labels,
+            sets,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        ),
+        "retrieval": retrieval_metrics(
+            queries.embeddings,
+            queries.labels,
+            queries.groups,
+            cases.embeddings,
+            cases.labels,
+            cases.groups,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        ),
+        "unfamiliar": {
+            "own": unfamiliar(queries),
+            "others": {name: unfamiliar(part) for name, part in (others or {}).items()},
+        },
+    }

@@ -1,0 +1,188 @@
+"""Fit a head on embeddings: logistic regression, then temperature, then conformal and familiarity thresholds."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from medssl.backbones.backbone import Backbone
+from medssl.data.tasks import Task
+from medssl.errors import DataError
+from medssl.heads.head import ClassificationHead
+from medssl.images.preprocess import Preprocess
+from medssl.metrics.classification import unit
+
+C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+CONFORMAL_LEVEL = 0.9
+FAMILIARITY_PERCENTILE = 5
+NEIGHBOURS = 5
+# Classes count as uneven when the largest has this many times the images of the smallest.
+UNEVEN = 1.5
+RECORDED = ("torch", "transformers", "datasets", "huggingface-hub", "scikit-learn", "qdrant-client", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of a split: `embeddings [N, D]` float32, `labels [N]` int, `groups [N]` text."""
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+
+
+def fit_linear(train: Part, C: float, classes: int, balanced: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression on standardised embeddings, folded into weight `[C, D]` and bias `[C]`."""
+    scaler = StandardScaler().fit(train.embeddings)
+    model = LogisticRegression(C=C, max_iter=2000, class_weight="balanced" if balanced else None)
+    model.fit(scaler.transform(train.embeddings), train.labels)
+    weight, bias = model.coef_, model.intercept_
+    if classes == 2:  # scikit-learn gives one row for two classes; softmax over (-z/2, z/2) is the same model
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_
+
+
+def smoothed_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross-entropies `[N]` of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
+
+    Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
+    """
+    count, classes = logits.shape
+    doubt = 1 / (count + 2)
+    targets = np.full((count, classes), doubt / (classes - 1))
+    targets[np.arange(count), labels] = 1 - doubt
+    return -(targets * log_softmax(logits, axis=1)).sum(axis=1)
+
+
+def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the smoothed losses."""
+    return float(smoothed_losses(logits, labels).mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature (Guo et al. 2017, arXiv 1706.04599) that minimises the smoothed loss."""
+    found = minimize_scalar(
+        lambda log_t: smoothed_loss(logits / math.exp(log_t), labels), bounds=(-3, 3), method="bounded"
+    )
+    return float(math.exp(found.x))
+
+
+def conformal_probability(probabilities: np.ndarray, labels: np.ndarray, level: float = CONFORMAL_LEVEL) -> float:
+    """Split-conformal threshold: classes from this probability on hold the true one in `level` of cases.
+
+    The score is 1 - p(true class), its quantile at ceil((n + 1) * level) / n (Angelopoulos & Bates 2021,
+    arXiv 2107.07511, section 1). With too few calibration images every class is a member (threshold 0).
+    """
+    scores = np.sort(1 - probabilities[np.arange(len(labels)), labels])
+    rank = math.ceil((len(scores) + 1) * level)
+    return float(1 - scores[rank - 1]) if rank <= len(scores) else 0.0
+
+
+def nearest_similarity(queries: Part, cases: Part, neighbours: int = NEIGHBOURS) -> np.ndarray:
+    """Mean cosine `[N]` of each query to its nearest cases of other groups."""
+    similarity = unit(queries.embeddings) @ unit(cases.embeddings).T
+    similarity[queries.groups[:, None] == cases.groups[None, :]] = -np.inf
+    best = np.sort(similarity, axis=1)[:, -neighbours:]
+    best[~np.isfinite(best)] = np.nan
+    return np.nanmean(best, axis=1)
+
+
+def uneven(labels: np.ndarray, classes: int) -> bool:
+    """Whether the classes are so uneven that their weights are balanced."""
+    counts = np.bincount(labels, minlength=classes)
+    return bool(counts.max() > UNEVEN * counts.min())
+
+
+def check_classes(task: Task, train: Part, validation: Part) -> None:
+    """Raises DataError when a class is missing from train or validation."""
+    for name, part in (("train", train), ("val", validation)):
+        missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
+        if missing:
+            raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
+
+
+def calibrate(logits: np.ndarray, train: Part, validation: Part) -> tuple[float, dict]:
+    """The temperature of validation logits `[N, C]`, and the conformal and familiarity thresholds."""
+    temperature = fit_temperature(logits, validation.labels)
+    probabilities = softmax(logits / temperature, axis=1)
+    familiarity = nearest_similarity(validation, train)
+    return temperature, {
+        "conformal_level": CONFORMAL_LEVEL,
+        "conformal_probability": conformal_probability(probabilities, validation.labels),
+        "familiarity": float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
+        "familiarity_neighbours": NEIGHBOURS,
+    }
+
+
+def fit_facts(train: Part, validation: Part, balanced: bool) -> dict:
+    """What every fitted head tells of its images."""
+    return {
+        "class_weight": "balanced" if balanced else "none",
+        "train_images": len(train.labels),
+        "train_groups": len(set(train.groups)),
+        "val_images": len(validation.labels),
+        "val_groups": len(set(validation.groups)),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a fit depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}
+
+
+def choose_linear(train: Part, validation: Part, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
+    balanced = uneven(train.labels, classes)
+    scores = {}
+    for C in C_GRID:
+        weight, bias = fit_linear(train, C, classes, balanced)
+        logits = validation.embeddings @ weight.T + bias
+        temperature = fit_temperature(logits, validation.labels)
+        scores[C] = smoothed_loss(logits / temperature, validation.labels)
+    chosen = min(scores, key=scores.__getitem__)
+    return *fit_linear(train, chosen, classes, balanced), chosen, balanced
+
+
+def fit_head(
+    train: Part,
+    validation: Part,
+    task: Task,
+    backbone: Backbone,
+    pooling: str,
+    preprocess: Preprocess,
+    fitted_on: dict | None = None,
+) -> ClassificationHead:
+    """Fit a head: C by validation likelihood, then temperature and thresholds on validation.
+
+    Deterministic: nothing random takes part. Raises DataError when a class is missing from train or validation.
+    """
+    check_classes(task, train, validation)
+    weight, bias, chosen, balanced = choose_linear(train, validation, len(task.labels))
+    temperature, thresholds = calibrate(validation.embeddings @ weight.T + bias, train, validation)
+    return ClassificationHead.from_linear(
+        weight.astype(np.float32),
+        bias.astype(np.float32),
+        labels=task.labels,
+        backbone=backbone,
+        pooling=pooling,
+        preprocess=preprocess.to_dict(),
+        temperature=temperature,
+        thresholds=thresholds,
+        task=task.to_dict(),
+        fitted_on={
+            **(fitted_on or {}),
+            "method": "multinomial logistic regression on standardised embeddings",
+            "C": chosen,
+            "C_chosen_by": "validation likelihood after temperature scaling",
+            **fit_facts(train, validation, balanced),
+        },
+        versions=versions(),
+    )

@@ -1,0 +1,10 @@
+"""Any image file -> an RGB picture, and back to its frame."""
+
+from medssl.images.preprocess import Preprocess
+from medssl.images.read import image_id, read_image
+
+__all__ = [
+    "Preprocess",
+    "image_id",
+    "read_image",
+]

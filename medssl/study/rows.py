@@ -1,0 +1,272 @@
+"""Trials into rows: figures with intervals, spreads over draws, paired differences, and what leakage flatters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medssl.metrics.bootstrap import Statistic, interval, resample
+from medssl.metrics.classification import (
+    METRICS,
+    classification_metrics,
+    mean_known,
+    metric,
+    plain,
+    ratio,
+    weighted_means,
+)
+from medssl.metrics.paired import holm, paired_differences
+from medssl.study.probes import CLASSIFIERS, LINEAR
+from medssl.study.results import FLATTERY, Row
+from medssl.study.runs import BY_GROUP, BY_IMAGE, Trial
+
+BALANCED = "balanced_accuracy"
+# A p-value of m comparisons cannot go below 2 m / resamples; differences get this many times the resamples.
+FINER = 20
+NUMBERS = ("value", "low", "high", "n", "groups")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a task's images are: `labels [N]` int, `groups [N]` text, and the labels' names in order."""
+
+    labels: np.ndarray
+    groups: np.ndarray
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one head under one metric, over all draws of a setting, with the test images they are of."""
+
+    scores: np.ndarray
+    rows: np.ndarray
+    draws: list[np.ndarray]
+    trials: list[Trial]
+    settings: list[str]
+
+
+def collect(trials: Sequence[Trial], head: str, name: str) -> Scores | None:
+    """The scores of trials that differ in their draw alone; None where the head was not measured.
+
+    Draws on the same test images become their mean an image; draws with test images of their own are laid end to end.
+    """
+    found = [(trial, trial.outcome(head, name)) for trial in trials]
+    kept = [(trial, outcome) for trial, outcome in found if outcome is not None]
+    if not kept:
+        return None
+    draws = [outcome.scores for _, outcome in kept]
+    rows = [trial.rows for trial, _ in kept]
+    same = all(np.array_equal(rows[0], other) for other in rows)
+    settings = [outcome.setting for _, outcome in kept]
+    used = [trial for trial, _ in kept]
+    if same:
+        return Scores(np.mean(draws, axis=0), rows[0], draws, used, settings)
+    return Scores(np.concatenate(draws), np.concatenate(rows), draws, used, settings)
+
+
+def mean_statistic(scores: np.ndarray, labels: np.ndarray | None) -> Statistic:
+    """Weights `[R, N]` -> means `[R, M]` of scores `[N, M]`; with labels `[N]`, the mean of the classes' means."""
+    if labels is None:
+        return lambda weights: weighted_means(weights, scores)
+    true = (labels[:, None] == np.unique(labels)).astype(np.float64)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        support = weights @ true
+        return np.column_stack([mean_known(ratio(weights @ (true * column[:, None]), support)) for column in scores.T])
+
+    return statistic
+
+
+def score_figure(
+    name: str, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, n_bootstrap: int = 1000, seed: int = 0
+) -> tuple[dict, np.ndarray]:
+    """A metric of scores `[N]` with its interval, as `evaluation.metric` gives it, and its resamples [R]."""
+    known = np.isfinite(scores)
+    if not known.any():
+        return metric(name, np.nan, np.empty(0), 0, [], 0), np.full(n_bootstrap, np.nan)
+    labels, groups = labels[known], groups[known]
+    by_class = name == BALANCED
+    statistic = mean_statistic(scores[known, None], labels if by_class else None)
+    value, resampled = resample(groups, statistic, n_bootstrap, seed)
+    total = len(set(groups))
+    parts = [len(set(groups[labels == label])) for label in np.unique(labels)] if by_class else [total]
+    return metric(name, value[0], resampled[:, 0], int(known.sum()), parts, total), resampled[:, 0]
+
+
+def draw_values(name: str, found: Scores, truth: Truth) -> list[float]:
+    """The metric of each draw alone."""
+    values = []
+    for scores, trial in zip(found.draws, found.trials, strict=True):
+        labels = truth.labels[trial.rows] if name == BALANCED else None
+        known = np.isfinite(scores)
+        if known.any():
+            statistic = mean_statistic(scores[known, None], None if labels is None else labels[known])
+            values.append(float(statistic(np.ones((1, int(known.sum()))))[0, 0]))
+    return values
+
+
+def summarise(settings: Sequence[str]) -> str:
+    """What validation chose in each draw, in few words: `C=0.1`, or `C=0.1 x3, C=1 x2`."""
+    counts = {setting: settings.count(setting) for setting in dict.fromkeys(settings)}
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{name} x{n}" for name, n in counts.items())
+
+
+def score_row(base: Row, name: str, found: Scores, truth: Truth, n_bootstrap: int) -> tuple[Row, np.ndarray]:
+    """The row of one head and metric over all draws, and its resamples [R]; `base` has task, backbone and head."""
+    figure, resampled = score_figure(
+        name, found.scores, truth.labels[found.rows], truth.groups[found.rows], n_bootstrap, base.seed
+    )
+    values = draw_values(name, found, truth)
+    several = len(values) > 1
+    first = found.trials[0]
+    row = replace(
+        base,
+        metric=name,
+        **{key: figure[key] for key in NUMBERS},
+        setting=summarise(found.settings),
+        protocol=first.protocol,
+        share=first.share,
+        draws=len(found.draws),
+        draw_sd=float(np.std(values, ddof=1)) if several else None,
+        draw_low=min(values) if several else None,
+        draw_high=max(values) if several else None,
+        train_images=float(np.mean([trial.train_images for trial in found.trials])),
+        train_groups=float(np.mean([trial.train_groups for trial in found.trials])),
+    )
+    known = found.rows[np.isfinite(found.scores)]
+    return replace(row, n=len(np.unique(known))), resampled
+
+
+def settings_of(trials: Sequence[Trial]) -> dict[tuple[str, float], list[Trial]]:
+    """Trials by (protocol, share), in the order in which they come."""
+    found: dict[tuple[str, float], list[Trial]] = {}
+    for trial in trials:
+        found.setdefault((trial.protocol, trial.share), []).append(trial)
+    return found
+
+
+def heads_and_metrics(trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    """Every head with every metric that the first trial has of it."""
+    return [(outcome.head, name) for outcome in trials[0].outcomes for name in outcome.metrics]
+
+
+def backbone_rows(base: Row, trials: Sequence[Trial], truth: Truth, n_bootstrap: int) -> list[Row]:
+    """All figures of one backbone on one task; `base` has the task, the backbone, its kind and the seed."""
+    rows, resamples = [], {}
+    for (protocol, share), some in settings_of(trials).items():
+        for head, name in heads_and_metrics(some):
+            found = collect(some, head, name)
+            row, resampled = score_row(replace(base, head=head), name, found, truth, n_bootstrap)
+            rows.append(row)
+            if share == 1.0:
+                resamples[protocol, head, name] = row, resampled
+    full = next(trial for trial in trials if (trial.protocol, trial.share) == (BY_GROUP, 1.0))
+    return [*rows, *probability_rows(base, full, truth, n_bootstrap), *flattery_rows(resamples)]
+
+
+def probability_rows(base: Row, trial: Trial, truth: Truth, n_bootstrap: int) -> list[Row]:
+    """What `classification_metrics` says of the linear head beyond its accuracies, at full data."""
+    outcome = trial.outcome(LINEAR, "accuracy")
+    labels, groups = truth.labels[trial.rows], truth.groups[trial.rows]
+    found = classification_metrics(
+        outcome.probabilities, labels, groups, truth.names, outcome.sets, n_bootstrap, base.seed
+    )
+    facts = {"setting": outcome.setting, "train_images": trial.train_images, "train_groups": trial.train_groups}
+    return [
+        replace(base, head=LINEAR, metric=name, **{key: figure[key] for key in NUMBERS}, **facts)
+        for name, figure in found.items()
+        if name in METRICS and name not in outcome.metrics
+    ]
+
+
+def flattery_rows(found: Mapping[tuple[str, str, str], tuple[Row, np.ndarray]]) -> list[Row]:
+    """The split by image minus the split by group, each head and metric.
+
+    The test images differ, so the two are resampled one beside the other, not in pairs.
+    """
+    rows = []
+    for (protocol, head, name), (flattered, theirs) in found.items():
+        strict = found.get((BY_GROUP, head, name))
+        if protocol != BY_IMAGE or strict is None or flattered.value is None or strict[0].value is None:
+            continue
+        row, ours = strict
+        # Resample by resample they would share their random numbers; backwards they do not.
+        difference, gaps = flattered.value - row.value, theirs - ours[::-1]
+        low, high = interval(difference, gaps, min(row.groups, flattered.groups), None)
+        none = {"draw_sd": None, "draw_low": None, "draw_high": None, "setting": ""}
+        rows.append(
+            replace(flattered, protocol=FLATTERY, value=difference, low=plain(low), high=plain(high), n=row.n, **none)
+        )
+    return rows
+
+
+def difference_rows(
+    task: str,
+    trials: Mapping[str, Sequence[Trial]],
+    pairs: Sequence[tuple[str, str]],
+    kinds: Mapping[str, str],
+    truth: Truth,
+    n_bootstrap: int,
+    seed: int,
+) -> list[Row]:
+    """For each pair of backbones the first minus the second on one task: at full data every mean over images, at
+    smaller shares the accuracy of the classifiers. p-values are not adjusted yet, see `adjust`.
+    """
+    names = list(trials)
+    rows = []
+    by_setting = {name: settings_of(found) for name, found in trials.items()}
+    for (protocol, share), first in by_setting[names[0]].items() if pairs else ():
+        if protocol != BY_GROUP:
+            continue
+        for head, name in heads_and_metrics(first):
+            if share < 1 and (name != "accuracy" or head not in CLASSIFIERS):
+                continue
+            found = [collect(by_setting[backbone][protocol, share], head, name) for backbone in names]
+            tested = found[0].rows
+            differences = paired_differences(
+                np.column_stack([item.scores for item in found]),
+                [(names.index(a), names.index(b)) for a, b in pairs],
+                truth.groups[tested],
+                truth.labels[tested] if name == BALANCED else None,
+                n_bootstrap * FINER,
+                seed,
+            )
+            for (a, b), figure in zip(pairs, differences, strict=True):
+                own = found[names.index(a)]
+                rows.append(
+                    Row(
+                        task,
+                        a,
+                        head,
+                        name,
+                        *(figure[key] for key in NUMBERS),
+                        seed,
+                        summarise(own.settings),
+                        reference=b,
+                        kind=kinds.get(a),
+                        share=share,
+                        draws=len(own.draws),
+                        p=figure["p"],
+                    )
+                )
+    return rows
+
+
+def adjust(rows: Sequence[Row]) -> list[Row]:
+    """Rows with p-values adjusted by Holm over all comparisons of the same metric at the same share of labels.
+
+    For that the three precisions of retrieval are three metrics; tasks, pairs of backbones and heads are counted
+    together.
+    """
+    families: dict[tuple[str, float], list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.reference is not None and row.p is not None:
+            families.setdefault((row.metric, row.share), []).append(index)
+    adjusted = list(rows)
+    for members in families.values():
+        for index, p in zip(members, holm([rows[member].p for member in members]), strict=True):
+            adjusted[index] = replace(rows[index], p_holm=p, comparisons=len(members))
+    return adjusted

@@ -1,0 +1,236 @@
+"""The page: what its functions show, and how long it keeps what was uploaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from html import unescape
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+from gradio.route_utils import delete_files_created_by_app
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from medssl.data.tasks import NOT_FOR_DIAGNOSIS
+from medssl.errors import ImageError
+from medssl.explain import EXPLAINERS
+from medssl.web import render
+from medssl.web.page import Page, build_app, launch_options
+from medssl.web.panels.heatmap import ANALYSIS, PREDICTED
+from medssl.web.session import Visit
+from tests.conftest import ROOT, App
+
+
+def quiet(*_args, **_more):
+    """A progress bar that nobody sees."""
+
+
+def test_the_page_starts_without_bundles_and_says_how_to_build_one():
+    config = build_app({}).get_config_file()
+    texts = " ".join(str(component["props"].get("value")) for component in config["components"])
+    assert "No bundle is loaded" in texts and "scripts/build.py" in texts and "python app.py --bundle" in texts
+    assert NOT_FOR_DIAGNOSIS in unescape(texts)
+
+
+def test_every_component_has_an_elem_id_and_every_page_event_is_private(tiny_bundles):
+    demo = build_app(tiny_bundles)
+    for block in demo.blocks.values():
+        if isinstance(block, gr.components.Component) and not isinstance(block, gr.State):
+            assert block.elem_id, block
+    public = [function.api_name for function in demo.fns.values() if function.api_visibility != "private"]
+    assert sorted(public) == ["analyze", "classify", "explain", "explain_case", "similar", "tasks"]
+    assert demo.delete_cache[1] <= 3600
+    options = launch_options()
+    assert options["show_error"] is False and options["run_history"] is False
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_uploads_are_gone_when_their_time_is_over(tiny_bundles, shapes_image, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = build_app({"shapes": tiny_bundles["shapes"]})
+    examples = set(files_in(tmp_path))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        Client(url, verbose=False, download_files=False).predict(handle_file(str(shapes_image)), api_name="/analyze")
+        assert len(files_in(tmp_path)) > len(examples) + 2
+        delete_files_created_by_app(demo, 0)
+        assert {path for path in files_in(tmp_path) if path.stat().st_size} <= examples
+    finally:
+        demo.close()
+
+
+def test_uploads_are_gone_when_the_app_is_terminated(tiny_bundle_folders, shapes_image, tmp_path):
+    app = App(["--bundle", str(tiny_bundle_folders["shapes"])], tmp_path / "log.txt").wait()
+    client = Client(app.url, verbose=False, download_files=False)
+    client.predict(handle_file(str(shapes_image)), api_name="/classify")
+    uploads = [path for path in files_in(app.cache) if path.name == shapes_image.name]
+    app.close()
+    assert uploads and not any(path.exists() for path in uploads)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--bundle", "no/such/bundle"], "no/such/bundle"), (["--port", "99999"], "99999")],
+)
+def test_app_says_plainly_why_it_cannot_start(arguments, words):
+    done = subprocess.run([sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def page(tiny_bundles):
+    with gr.Blocks():
+        return Page(tiny_bundles)
+
+
+def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shapes_analysis):
+    visit = list(page.receive(None, str(shapes_image)))[-1][page.visit]
+    shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, "vit_cx", quiet)]
+    assert [bool(step[page.which.gallery]) for step in shown] == [False, True, True]
+    assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
+    assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.verdict]
+    first, full = (np.asarray(Image.open(page.reblend(visit, opacity)[page.where.overlay])) for opacity in (0.0, 1.0))
+    np.testing.assert_array_equal(first, np.asarray(visit.image))
+    assert np.any(full != first)
+
+
+def test_stop_ends_a_running_explanation(page, shapes_image):
+    visit = Visit(Image.open(shapes_image).convert("RGB"))
+    found = []
+    for analysis in page.steps(ANALYSIS, visit, "shapes", "", "vit_cx", quiet):
+        found.append(analysis)
+        if analysis.cases is not None:
+            visit.analysis = analysis
+            assert "Stopped. Press Analyze" in page.stop_said(visit)[page.where.note]
+    assert found[-1].cases is not None and found[-1].explanation is None
+    assert page.stop_said(visit) == gr.skip()
+
+
+def stopping(page, visit, said):
+    """A progress bar whose first report presses Stop, and notes what the page is told then."""
+    return lambda *_args, **_more: said.update(page.stop_said(visit))
+
+
+def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(page, shapes_analysis):
+    visit, said = Visit(shapes_analysis.image, analysis=shapes_analysis, chosen=0), {}
+    press = stopping(page, visit, said)
+    where, which = page.where, page.which
+    assert page.verify(visit, "shapes", press) == {where.verification: ""}
+    assert page.compare(visit, "shapes", "vit_cx", 0.5, press)[which.own] is None
+    assert page.explain_again(visit, "shapes", "", 0.5, "occlusion", press) == gr.skip()
+    assert "verify again" in said[where.verification] and "Choose a case again" in said[which.why]
+    assert "still the heatmap of before" in said[where.note] and "ViT-CX" in said[where.note]
+    assert visit.analysis is shapes_analysis and visit.likeness is None and not visit.running
+
+
+def test_a_new_choice_ends_the_comparison_of_the_old_one(page, shapes_analysis):
+    visit = Visit(shapes_analysis.image, analysis=shapes_analysis)
+    page.which.facts(visit, SimpleNamespace(index=0))
+
+    def choose_another(*_args, **_more):
+        page.which.facts(visit, SimpleNamespace(index=1))
+
+    superseded = page.compare(visit, "shapes", "vit_cx", 0.5, choose_another)
+    assert superseded[page.which.why] == "" and superseded[page.which.own] is None
+    assert "case 2" in page.compare(visit, "shapes", "vit_cx", 0.5, quiet)[page.which.why]
+
+
+def test_leaving_a_dropdown_as_it_was_changes_nothing(page, shapes_analysis):
+    visit = Visit(shapes_analysis.image, task="shapes", analysis=shapes_analysis)
+    for target in ("", shapes_analysis.prediction.label):
+        assert page.explain_again(visit, "shapes", target, 0.5, "vit_cx", quiet) == gr.skip()
+    assert page.change_task(visit, "shapes") == gr.skip() and visit.analysis is shapes_analysis
+    assert page.change_task(visit, "tints")[page.where.overlay] is None and visit.analysis is None
+
+
+def test_another_task_offers_its_own_explainers(page, tiny_bundles, shapes_analysis):
+    tiny_bundles["tints"].explainers = {"vit_cx": "ViT-CX", "rise": "RISE"}
+    try:
+        shown = page.change_task(Visit(shapes_analysis.image, task="shapes", analysis=shapes_analysis), "tints")
+    finally:
+        del tiny_bundles["tints"].explainers
+    method = shown[page.where.method]
+    assert method.choices == [("ViT-CX", "vit_cx"), ("RISE", "rise")] and method.value == "vit_cx"
+    assert shown[page.where.verification] == "" and not shown[page.where.verify].visible
+
+
+def test_a_bad_upload_clears_the_old_results_first(page, broken_file):
+    steps = page.receive(None, str(broken_file))
+    cleared = next(steps)
+    assert cleared[page.visit] is None and cleared[page.which.gallery] is None and cleared[page.where.overlay] is None
+    with pytest.raises(ImageError):
+        next(steps)
+
+
+def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, shapes_analysis):
+    strange = replace(shapes_analysis.prediction, familiar=False, familiarity=0.1)
+    assert render.UNFAMILIAR in render.warning(strange, 0.5)
+    assert render.warning(replace(strange, familiar=True), 0.5) == ""
+    blind = replace(
+        shapes_analysis,
+        explanation=replace(
+            shapes_analysis.explanation, evidence=False, heatmap=np.zeros_like(shapes_analysis.explanation.heatmap)
+        ),
+    )
+    shown = page.where.explained(blind, 0.5)
+    assert "No evidence found" in shown[page.where.note]
+    np.testing.assert_array_equal(np.asarray(Image.open(shown[page.where.overlay])), np.asarray(shapes_analysis.image))
+
+
+def test_methods_that_do_not_look_at_the_class_say_so(page, tiny_bundles, shapes_image):
+    for method in ("attention_rollout", "random"):
+        analysis = tiny_bundles["shapes"].analyze(shapes_image, method=method)
+        note = page.where.explained(analysis, 0.5)[page.where.note]
+        assert EXPLAINERS[method].caution in unescape(note) and "Evidence for" not in note
+
+
+def test_a_heatmap_is_verified_only_once_there_is_one(page, shapes_analysis):
+    visit = Visit(shapes_analysis.image)
+    with pytest.raises(ImageError, match="no heatmap to verify"):
+        page.verify(visit, "shapes", quiet)
+    visit.analysis = shapes_analysis
+    shown = page.verify(visit, "shapes", quiet)[page.where.verification]
+    assert "random maps" in shown and "deletion<br>(lower is better)" in shown
+    wrong = render.verification(
+        replace(
+            found := page.bundles["shapes"].verify(shapes_analysis.image, shapes_analysis.explanation),
+            insertion_minus_deletion=replace(found.insertion_minus_deletion, beats=0.5),
+        )
+    )
+    assert "not clearly better than chance" in wrong
+
+
+def test_a_case_is_compared_by_a_method_that_can(page, shapes_analysis):
+    visit = Visit(shapes_analysis.image, analysis=shapes_analysis)
+    assert shapes_analysis.cases[1].id in page.which.facts(visit, SimpleNamespace(index=1))[page.which.case]
+    shown = page.compare(visit, "shapes", "attention_rollout", 1.0, quiet)
+    why = shown[page.which.why]
+    assert "case 2" in why and f"cosine {shapes_analysis.cases[1].score:.2f}" in why and "by ViT-CX" in why
+    assert "Attention rollout (class-agnostic) cannot explain a likeness" in why
+    own, theirs = (np.asarray(Image.open(shown[picture])) for picture in (page.which.own, page.which.theirs))
+    assert own.shape == theirs.shape and np.any(own != np.asarray(shapes_analysis.image))
+    plain = page.reblend(visit, 0.0)
+    pictures = {page.which.own: shapes_analysis.image, page.which.theirs: shapes_analysis.cases[1].image}
+    for picture, image in pictures.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(plain[picture])), np.asarray(image))
+    assert "cannot" not in page.compare(visit, "shapes", "grad_cam", 1.0, quiet)[page.which.why]
+    assert page.which.facts(visit, SimpleNamespace(index=99))[page.which.case] == ""
+
+
+def test_names_from_data_cannot_become_markup(shapes_analysis):
+    case = replace(shapes_analysis.cases[0], label="<img src=x onerror=alert(1)>", group_id="<b>")
+    facts = render.case_facts(case, 1)
+    assert "<img src=x" not in facts and "<b>Case 1</b>" in facts and "&lt;b&gt;" in facts
+
+
+def test_probabilities_are_never_rounded_to_certainty():
+    assert render.percent(0.99999) == "> 99.9 %" and render.percent(0.00001) == "< 0.1 %"
+    assert render.percent(0.8764) == "87.6 %"
