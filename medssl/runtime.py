@@ -29,6 +29,11 @@ def reuse_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) and libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
+def processors() -> int:
+    """How many processors this process may use: its affinity where the system knows one, else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def on_zero_gpu() -> bool:
     """Whether this is a ZeroGPU Space: it says so in the environment, and has the package."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true") and find_spec("spaces") is not None

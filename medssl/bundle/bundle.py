@@ -6,9 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image
 
 from medssl.backbones.backbone import Backbone, Encoding, shared_backbone
 from medssl.backbones.registry import BACKBONES
+from medssl.bundle.analyzer import Analysis, Analyzer, PictureEncodings, Progress, silent
 from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
@@ -27,39 +27,14 @@ from medssl.explain.explainer import Explainer
 from medssl.explain.likeness import Likeness, explain_likeness
 from medssl.explain.registry import available_explainers, make_explainer
 from medssl.explain.verification import Verification, verify
-from medssl.heads.head import Head, Prediction
+from medssl.heads.head import Head
 from medssl.heads.patch import load_head
 from medssl.hub.pull import CARD_FILE, METRICS_FILE, BundleFiles, is_hub_id, pull_bundle
-from medssl.images.read import image_id, read_image
+from medssl.images.picture import Picture
 from medssl.library.library import Case, CaseLibrary
 
 CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
 CASES_FILE = "cases/train-00000-of-00001.parquet"
-Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What is known of one image so far: class, then cases, explanation, verification (None until ready)."""
-
-    task: str
-    image: Image.Image
-    prediction: Prediction
-    cases: list[Case] | None = None
-    explanation: Explanation | None = None
-    verification: Verification | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """The analysis in plain JSON types, without pixels."""
-        return {
-            "task": self.task,
-            "prediction": asdict(self.prediction),
-            "cases": None if self.cases is None else [case_dict(case) for case in self.cases],
-            "explanation": self.explanation and self.explanation.to_dict(),
-            "verification": self.verification and self.verification.to_dict(),
-            "seconds": self.seconds,
-        }
 
 
 @dataclass(frozen=True)
@@ -69,11 +44,6 @@ class Suggestion:
     name: str
     familiarity: float
     familiar: bool
-
-
-def case_dict(case: Case) -> dict:
-    """A case in plain JSON types, without its picture and embedding."""
-    return {key: value for key, value in vars(case).items() if key not in ("image", "embedding")}
 
 
 def collection_suffix(backbone: Backbone) -> str:
@@ -193,7 +163,7 @@ class Bundle:
             shutil.rmtree(beside, ignore_errors=True)
         return folder
 
-    # What a GPU is for, and nothing else: `zero_gpu` sends these three and `verify` elsewhere.
+    # What a GPU is for, and nothing else: `web.zero_gpu` sends these four elsewhere.
 
     def encode(self, picture: Image.Image, maps: bool = True) -> Encoding:
         """An RGB image's encoding in the head's frame."""
@@ -207,19 +177,29 @@ class Bundle:
         """The heatmaps of a likeness; `settings` are those of `explain_likeness`."""
         return explain_likeness(self.make_explainer(method), picture, case, **settings)
 
-    def predict(
-        self, encoding: Encoding, exclude_id: str | None = None, exclude_group: str | None = None
-    ) -> Prediction:
-        """The prediction for the first image of an encoding, with its familiarity to the library."""
-        prediction = self.head.predict_encoding(encoding)[0]
-        familiarity = self.library.familiarity(
-            encoding.pool(self.head.pooling)[0].cpu().numpy(),
-            exclude_id=exclude_id,
-            exclude_group=exclude_group,
-            k=self.head.thresholds.get("familiarity_neighbours", 5),
+    def verify(
+        self,
+        image: Any,  # noqa: ANN401
+        explanation: Explanation,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Delete and insert an image's pixels in the order of its explanation of a class, beside random maps.
+
+        Raises ImageError, and BundleError for an explanation of anything but a class.
+        """
+        tell = progress or silent
+        return verify(
+            self.explainer,
+            Picture.read(image).image,
+            explanation,
+            progress=lambda fraction: tell(fraction, "Verifying the heatmap"),
         )
-        familiar = familiarity >= self.head.thresholds.get("familiarity", -1.0)
-        return replace(prediction, familiarity=familiarity, familiar=bool(familiar))
+
+    # The one-call forms of an Analyzer.
+
+    def open(self, image: Any, exclude_group: str | None = None) -> Analyzer:  # noqa: ANN401
+        """Open an image (anything `read_image` takes) to ask several things of it. Raises ImageError."""
+        return Analyzer.open(self, image, exclude_group)
 
     def steps(
         self,
@@ -232,93 +212,12 @@ class Bundle:
         method: str = ViTCX.method,
         verify: bool = False,
     ) -> Iterator[Analysis]:
-        """Analyse an image (anything `read_image` takes) and yield the growing result: class, cases, explanation.
+        """Analyze an image and yield the growing result: class, cases, explanation, verification.
 
-        One encode serves all three. `method` is one of `explainers`; `verify` also deletes and inserts the pixels that
-        the heatmap names (see `verify`). The image itself is never among its own cases. Raises ImageError, BundleError.
+        `method` is one of `explainers`; `verify` also deletes and inserts the pixels that the heatmap names. The image
+        itself is never among its own cases. Raises ImageError, BundleError.
         """
-        tell = progress or (lambda _fraction, _text: None)
-        picture = read_image(image)
-        self.make_explainer(method)  # refuses an unknown one before anything is computed
-        if target is not None and target not in self.labels:
-            raise BundleError(f"There is no class {target!r} to explain. Allowed: {', '.join(self.labels)}.")
-        own_id = image_id(picture)
-        seconds: dict[str, float] = {}
-        tell(0.0, "Encoding the image")
-        started = time.perf_counter()
-        encoding = self.encode(picture, maps=explain)
-        embedding = encoding.pool(self.head.pooling)[0].cpu()
-        prediction = self.predict(encoding, own_id, exclude_group)
-        seconds["classify"] = time.perf_counter() - started
-        analysis = Analysis(self.task.name, picture, prediction, seconds=dict(seconds))
-        yield analysis
-        tell(0.2, "Searching similar cases")
-        started = time.perf_counter()
-        cases = self.library.search(embedding.numpy(), top_k, exclude_group=exclude_group, exclude_id=own_id)
-        seconds["similar"] = time.perf_counter() - started
-        analysis = replace(analysis, cases=cases, seconds=dict(seconds))
-        yield analysis
-        if not explain:
-            return
-        tell(0.3, "Explaining the class")
-        end = 0.6 if verify else 1.0
-        explanation = self.explain_class(
-            picture,
-            target or prediction.label,
-            method,
-            encoding=encoding,
-            progress=lambda fraction: tell(0.3 + (end - 0.3) * fraction, "Explaining the class"),
-        )
-        seconds["explain"] = explanation.seconds
-        analysis = replace(analysis, explanation=explanation, seconds=dict(seconds))
-        yield analysis
-        if verify:
-            found = self.verify(picture, explanation, lambda fraction, text: tell(end + (1 - end) * fraction, text))
-            seconds["verify"] = found.seconds
-            yield replace(analysis, verification=found, seconds=dict(seconds))
-
-    def verify(
-        self,
-        image: Any,  # noqa: ANN401
-        explanation: Explanation,
-        progress: Progress | None = None,
-    ) -> Verification:
-        """Delete and insert an image's pixels in the order of its explanation of a class, beside random maps.
-
-        Raises ImageError, and BundleError for an explanation of anything but a class.
-        """
-        tell = progress or (lambda _fraction, _text: None)
-        return verify(
-            self.explainer,
-            read_image(image),
-            explanation,
-            progress=lambda fraction: tell(fraction, "Verifying the heatmap"),
-        )
-
-    def explain_case(
-        self,
-        image: Any,  # noqa: ANN401
-        case: Case | str,
-        method: str = ViTCX.method,
-        progress: Progress | None = None,
-    ) -> Likeness:
-        """Why a case (or the id of one) is like an image: a heatmap on each.
-
-        Raises ImageError, LibraryError for an unknown id, BundleError for a method that cannot explain a likeness.
-        """
-        tell = progress or (lambda _fraction, _text: None)
-        picture = read_image(image)
-        self.make_explainer(method)
-        encoding = self.encode(picture)
-        if isinstance(case, str):
-            case = self.library.find(case, encoding.pool(self.head.pooling)[0].cpu().numpy())
-        return self.explain_likeness(
-            picture,
-            case,
-            method,
-            encoding=encoding,
-            progress=lambda fraction: tell(fraction, "Explaining the likeness"),
-        )
+        return self.open(image, exclude_group).steps(target, top_k, explain, method, verify, progress)
 
     def analyze(
         self,
@@ -332,26 +231,33 @@ class Bundle:
         verify: bool = False,
     ) -> Analysis:
         """Class, similar cases and (unless `explain=False`) the heatmap of one image; see `steps`."""
-        result = None
-        for result in self.steps(image, target, top_k, explain, exclude_group, progress, method, verify):  # noqa: B007
-            pass
+        *_, result = self.steps(image, target, top_k, explain, exclude_group, progress, method, verify)
         return result
+
+    def explain_case(
+        self,
+        image: Any,  # noqa: ANN401
+        case: Case | str,
+        method: str = ViTCX.method,
+        progress: Progress | None = None,
+    ) -> Likeness:
+        """Why a case (or the id of one) is like an image: a heatmap on each.
+
+        Raises ImageError, LibraryError for an unknown id, BundleError for a method that cannot explain a likeness.
+        """
+        return self.open(image).likeness(case, method, progress)
 
 
 def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:  # noqa: ANN401
     """The bundles ordered by how familiar the image is to each, above its own threshold, most familiar first.
 
-    Bundles that share backbone and preprocessing share one encode.
+    `image` is anything that `read_image` takes, or PictureEncodings, which then hold what was encoded. Raises
+    ImageError.
     """
-    picture = read_image(image)
-    own_id = image_id(picture)
-    encodings: dict[tuple, Any] = {}
-    found = []
+    encodings = PictureEncodings.open(image)
+    ranked = []
     for name, bundle in bundles.items():
-        key = (bundle.backbone.id, bundle.backbone.revision, bundle.head.preprocess, bundle.head.layer)
-        if key not in encodings:
-            encodings[key] = bundle.encode(picture, maps=False)
-        prediction = bundle.predict(encodings[key], own_id)
+        prediction = Analyzer.open(bundle, encodings).prediction
         margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
-        found.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
-    return [suggestion for _, suggestion in sorted(found, key=lambda pair: -pair[0])]
+        ranked.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
+    return [suggestion for _, suggestion in sorted(ranked, key=lambda pair: -pair[0])]

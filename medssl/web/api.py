@@ -16,7 +16,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from medssl.bundle.bundle import Analysis, Bundle, case_dict, suggest_task
+from medssl.bundle.analyzer import Analysis, case_dict
+from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import BundleError, ImageError, LibraryError, MedSSLError
 from medssl.explain import Explanation, ViTCX
 from medssl.images.read import read_image

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from medssl.bundle.bundle import Analysis, Bundle, suggest_task
+from medssl.bundle.analyzer import Analysis
+from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import ImageError
 from medssl.images.read import read_image
 from medssl.web import render

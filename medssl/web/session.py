@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 from PIL import Image
 
-from medssl.bundle.bundle import Analysis
+from medssl.bundle.analyzer import Analysis
 from medssl.explain.likeness import Likeness
 
 

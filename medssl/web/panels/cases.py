@@ -6,7 +6,8 @@ from html import escape
 
 import gradio as gr
 
-from medssl.bundle.bundle import Analysis, Bundle
+from medssl.bundle.analyzer import Analysis
+from medssl.bundle.bundle import Bundle
 from medssl.explain import EXPLAINERS, ViTCX
 from medssl.library.library import Case
 from medssl.web import render
