@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> dict:
 
     from medssl.backbones.backbone import Backbone
     from medssl.backbones.embeddings import embed_images
+    from medssl.backbones.frames import DecodedFrames
     from medssl.data.load import load_data
 
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> dict:
             here.send(True)
             plain_seconds, reference = here.recv()
             start = time.perf_counter()
-            result = embed_images(dataset, backbone, preprocess, "cls")
+            result = embed_images(DecodedFrames(dataset, preprocess), backbone, preprocess, "cls")
             seconds, peak = time.perf_counter() - start, bf16_peak()
             if round_number:  # the first round warms up
                 timings["plain"].append(plain_seconds)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 
@@ -19,6 +18,7 @@ from medssl.audit.neighbors import Neighbours, examine
 from medssl.audit.shortcuts import FRAME, SOURCE, Shortcut, probe_features, probe_sources
 from medssl.data.load import read_record
 from medssl.errors import ImageError
+from medssl.runtime import processors
 
 IMBALANCE_INFO, IMBALANCE_WARNING = 3.0, 10.0
 # What a pair of pictures is called, how it is written, what it shows, and how similarity is measured.
@@ -125,19 +125,15 @@ class Audit:
         return lines
 
 
-def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
-    """Look at every image once and report; splits and groups are judged as given. Deterministic for a seed."""
+def audit_data(
+    dataset: Dataset, seed: int = 0, progress: bool = True, fingerprints: Sequence[Look | str] | None = None
+) -> Audit:
+    """Look at every image once and report; splits and groups are judged as given. Deterministic for a seed.
 
-    def look(index: int) -> Look | str:
-        try:
-            return look_at(read_record(dataset[index]))
-        except ImageError as error:
-            return str(error)
-
+    `fingerprints` are those of the rows' images where they were decoded before: a Look, or why it cannot be read.
+    """
+    looks = list(fingerprints) if fingerprints is not None else look_at_all(dataset, progress)
     names = dataset["file_name"][:]
-    with ThreadPoolExecutor(processors()) as pool:
-        steps = pool.map(look, range(len(dataset)))
-        looks = list(tqdm(steps, total=len(dataset), desc="audit", unit="img", disable=not progress))
     broken = [index for index, value in enumerate(looks) if isinstance(value, str)]
     good = [index for index, value in enumerate(looks) if not isinstance(value, str)]
     findings = []
@@ -167,6 +163,20 @@ def audit_data(dataset: Dataset, seed: int = 0, progress: bool = True) -> Audit:
     return audit_neighbours(audit, dataset, seed) if "embedding" in dataset.column_names else audit
 
 
+def look_at_all(dataset: Dataset, progress: bool = True) -> list[Look | str]:
+    """The Look of every image, or why it cannot be read."""
+
+    def look(index: int) -> Look | str:
+        try:
+            return look_at(read_record(dataset[index]))
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(processors()) as pool:
+        steps = pool.map(look, range(len(dataset)))
+        return list(tqdm(steps, total=len(dataset), desc="audit", unit="img", disable=not progress))
+
+
 def audit_neighbours(audit: Audit, embedded: Dataset, seed: int = 0) -> Audit:
     """The audit with what the embeddings say of the same images (those that can be read) added. Raises DataError."""
     neighbours, findings = examine(embedded, seed)
@@ -176,11 +186,6 @@ def audit_neighbours(audit: Audit, embedded: Dataset, seed: int = 0) -> Audit:
 def sorted_findings(findings: list[Finding]) -> list[Finding]:
     """Findings with the worst first."""
     return sorted(findings, key=lambda item: ORDER[item.severity])
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pair_findings(

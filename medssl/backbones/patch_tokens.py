@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,14 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone
-from medssl.backbones.embeddings import default_cache, fingerprint, pixel_batches
+from medssl.backbones.embeddings import default_cache, fingerprint
+from medssl.backbones.frames import SPARE_BYTES, DecodedFrames, Frames, SelectedFrames, pixel_batches
 from medssl.errors import DataError
 from medssl.files import written_whole
 from medssl.images.preprocess import Preprocess
 
 PART_IMAGES = 64  # how many images a kill costs at most
 PATCH_VERSION = 1
-SPARE_BYTES = 256 * 2**20
 
 Layer = int | None
 
@@ -99,13 +98,14 @@ def patch_tokens(
     layers: Sequence[Layer] = (None,),
     cache_dir: str | Path | None = None,
     progress: bool = True,
+    frames: Frames | None = None,
 ) -> dict[Layer, np.ndarray]:
     """The patch tokens of each layer (None: final; k: the output of block k), memory-mapped float16 `[N, h*w, D]`.
 
     They take N * h*w * D * 2 bytes a layer on disk: at 448 px a ViT-Tiny has 784 patches of 192 numbers, 0.3 MB an
-    image, 360 MB for 1,200 images. Kept under a fingerprint of everything that decides them; a killed run goes on where
-    it was. Raises DataError when the disk is too full, ImageError for a file that cannot be read, BackboneError for a
-    layer that there is not.
+    image, 360 MB for 1,200 images. `frames` are the images in the model's frame where they are at hand. Kept under a
+    fingerprint of everything that decides them; a killed run goes on where it was. Raises DataError when the disk is
+    too full, ImageError for a file that cannot be read, BackboneError for a layer that there is not.
     """
     preprocess = preprocess or backbone.preprocess
     layers = tuple(dict.fromkeys(layers))
@@ -120,9 +120,10 @@ def patch_tokens(
     check_space(folder, list(files.values()))
     done = {layer: file.done() for layer, file in files.items()}
     begin = min(done.values())
+    frames = frames or DecodedFrames(dataset, preprocess)
     with tqdm(total=len(dataset), initial=begin, desc="patches", unit="img", disable=not progress) as bar:
         for start in range(begin, len(dataset), PART_IMAGES):
-            part = dataset.select(range(start, min(start + PART_IMAGES, len(dataset))))
+            part = SelectedFrames(frames, np.arange(start, min(start + PART_IMAGES, len(dataset))))
             missing = tuple(layer for layer in layers if done[layer] < start + len(part))
             for layer, tokens in encode_part(part, backbone.reading(*missing), preprocess, missing, bar).items():
                 files[layer].write(start, tokens)
@@ -131,12 +132,12 @@ def patch_tokens(
 
 @torch.inference_mode()
 def encode_part(
-    part: Dataset, backbone: Backbone, preprocess: Preprocess, layers: Sequence[Layer], bar: tqdm
+    part: Frames, backbone: Backbone, preprocess: Preprocess, layers: Sequence[Layer], bar: tqdm
 ) -> dict[Layer, np.ndarray]:
     """The tokens `[n, P, D]` float16 of each layer, of a few images."""
     found: dict[Layer, list[np.ndarray]] = {layer: [] for layer in layers}
-    overlap, workers = backbone.device.type != "cpu", min(8, os.cpu_count() or 1)
-    for pixels in pixel_batches(part, preprocess, backbone.batch_size(preprocess), workers, overlap):
+    overlap = backbone.device.type != "cpu"
+    for pixels in pixel_batches(part, preprocess, backbone.batch_size(preprocess), overlap):
         encoding = backbone.forward(torch.from_numpy(pixels), bulk=True)
         for layer, kept in found.items():
             kept.append(read_layer(encoding.patches if layer is None else encoding.layers[layer]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,7 +10,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone
-from medssl.backbones.embeddings import pixel_batches
+from medssl.backbones.frames import DecodedFrames, Frames, pixel_batches
 from medssl.bundle.bundle import Bundle
 from medssl.errors import BundleError
 from medssl.heads.fit_linear import Part, nearest_similarity
@@ -32,17 +31,22 @@ def part_of(dataset: Dataset, split: str | None = None) -> Part:
 
 
 @torch.inference_mode()
-def image_probabilities(dataset: Dataset, head: Head, backbone: Backbone, progress: bool = True) -> torch.Tensor:
+def image_probabilities(
+    dataset: Dataset, head: Head, backbone: Backbone, progress: bool = True, frames: Frames | None = None
+) -> torch.Tensor:
     """Calibrated probabilities `[N, C]` of an embedded data set: of its embeddings, or for a patch head of its images,
     encoded again in the bulk precision, since embeddings do not hold patches.
+
+    `frames` are the images in the model's frame where they are at hand; else the files are decoded.
     """
     if isinstance(head, ClassificationHead):
         return head.probabilities(torch.tensor(embedding_matrix(dataset)))
     found, reader = [torch.zeros(0, len(head.labels))], backbone.reading(head.layer)
-    overlap, workers = backbone.device.type != "cpu", min(8, os.cpu_count() or 1)
+    overlap = backbone.device.type != "cpu"
+    frames = frames or DecodedFrames(dataset, head.preprocess)
     with tqdm(total=len(dataset), desc="classify", unit="img", disable=not progress) as bar:
         batch = backbone.batch_size(head.preprocess)
-        for pixels in pixel_batches(dataset, head.preprocess, batch, workers, overlap):
+        for pixels in pixel_batches(frames, head.preprocess, batch, overlap):
             found.append(head.classify(reader.forward(torch.from_numpy(pixels), bulk=True)))
             bar.update(len(pixels))
     return torch.cat(found)

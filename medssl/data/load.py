@@ -262,6 +262,15 @@ def with_labels(dataset: Dataset, labels: Sequence[str] | None, source: str) -> 
     return dataset.remove_columns("label").add_column("label", values, feature=ClassLabel(names=names))
 
 
+def in_label_order(dataset: Dataset, labels: Sequence[str], source: str) -> Dataset:
+    """The data set with its classes in the declared order. Raises DataError on a mismatch."""
+    names = dataset.features["label"].names
+    if names == list(labels):
+        return dataset
+    texts = [names[value] for value in dataset["label"][:]]
+    return with_labels(dataset.remove_columns("label").add_column("label", texts, feature=TEXT), labels, source)
+
+
 def split_data(dataset: Dataset, seed: int = 0, fractions: tuple[float, float, float] = (0.6, 0.2, 0.2)) -> Dataset:
     """The data set with every row in train, val or test: given splits are kept, missing ones are made.
 

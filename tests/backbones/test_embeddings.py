@@ -10,6 +10,7 @@ from PIL import Image
 
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed, embed_images, fingerprint
+from medssl.backbones.frames import DecodedFrames
 from medssl.data.load import load_data
 from medssl.errors import ImageError
 from medssl.images.preprocess import Preprocess
@@ -128,5 +129,5 @@ def test_a_killed_run_goes_on_where_it_was(folder, backbone, tmp_path, monkeypat
     dataset = load_data(folder)
     done = embed(dataset, backbone, cache_dir=tmp_path / "cache", progress=False)
     assert sum(counted) == 20 - 4 * len(kept)
-    whole = embed_images(dataset, backbone, backbone.preprocess, "cls")
+    whole = embed_images(DecodedFrames(dataset, backbone.preprocess), backbone, backbone.preprocess, "cls")
     np.testing.assert_allclose(np.array(done["embedding"]), whole, atol=1e-5)

@@ -1,0 +1,81 @@
+"""One pass over a data set's files: each is decoded once, and what a build needs of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
+from datasets.arrow_writer import ArrowWriter
+from tqdm.auto import tqdm
+
+from medssl.audit.near_duplicates import Look, look_at
+from medssl.backbones.frames import FrameFile, SelectedFrames
+from medssl.data.load import read_record
+from medssl.errors import ImageError
+from medssl.images import thumbnails
+from medssl.images.preprocess import Preprocess
+from medssl.runtime import processors
+
+CASE_FEATURES = Features({"id": Value("string"), "image": ImageFeature()})
+CHUNK = 256  # how many decoded results wait in memory at most
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one decode of every file leaves behind; the pixels themselves are gone.
+
+    `fingerprints` are the audit's, one a row, or the reason where a file cannot be read. `frames` are the readable
+    pictures in the model's frame, and `pictures` their ids and thumbnails: both on disk, both in the rows' order.
+    """
+
+    fingerprints: list[Look | str]
+    frames: SelectedFrames
+    pictures: Dataset
+
+    @property
+    def readable(self) -> np.ndarray:
+        """The rows whose file can be read."""
+        return np.array([row for row, item in enumerate(self.fingerprints) if not isinstance(item, str)], int)
+
+
+def scan_pictures(
+    dataset: Dataset, preprocess: Preprocess, folder: Path, side: int = thumbnails.SIDE, progress: bool = True
+) -> Scan:
+    """Decode every file of a data set once, with threads.
+
+    Keeps frames and thumbnails (longer side of `side` pixels) in `folder`, which may be deleted when the frames are no
+    longer needed. Raises DataError when its disk is full.
+    """
+    frames = FrameFile(folder / "frames", len(dataset), preprocess)
+    place = folder / "pictures.arrow"
+
+    def read(row: int) -> tuple[Look, bytes] | str:
+        try:
+            image = read_record(dataset[row])
+        except ImageError as error:
+            return str(error)
+        frames.write(row, preprocess.resize(image))
+        return look_at(image), thumbnails.thumbnail(image, side)
+
+    def results() -> Iterator[tuple[Look, bytes] | str]:
+        with ThreadPoolExecutor(processors()) as pool:
+            for start in range(0, len(dataset), CHUNK):
+                yield from pool.map(read, range(start, min(start + CHUNK, len(dataset))))
+
+    fingerprints: list[Look | str] = []
+    with ArrowWriter(features=CASE_FEATURES, path=str(place)) as writer:
+        for result in tqdm(results(), total=len(dataset), desc="read", unit="img", disable=not progress):
+            if isinstance(result, str):
+                fingerprints.append(result)
+                continue
+            fingerprint, picture = result
+            fingerprints.append(fingerprint)
+            writer.write({"id": fingerprint.id, "image": {"bytes": picture, "path": None}})
+        writer.finalize()
+    rows = np.array([row for row, item in enumerate(fingerprints) if not isinstance(item, str)], int)
+    return Scan(fingerprints, SelectedFrames(frames, rows), Dataset.from_file(str(place)))
