@@ -9,6 +9,7 @@ from medssl.runtime import lazy_exports
 if TYPE_CHECKING:
     from medssl.backbones.backbone import Backbone as Backbone
     from medssl.backbones.backbone import shared_backbone as shared_backbone
+    from medssl.backbones.embedder import Embedder as Embedder
     from medssl.backbones.embeddings import embed as embed
     from medssl.backbones.encoding import POOLINGS as POOLINGS
     from medssl.backbones.encoding import Encoding as Encoding
@@ -19,6 +20,7 @@ _PLACES = {
     "BACKBONES": "medssl.backbones.registry",
     "Backbone": "medssl.backbones.backbone",
     "BackboneSpec": "medssl.backbones.registry",
+    "Embedder": "medssl.backbones.embedder",
     "Encoding": "medssl.backbones.encoding",
     "POOLINGS": "medssl.backbones.encoding",
     "embed": "medssl.backbones.embeddings",

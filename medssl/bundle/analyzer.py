@@ -143,9 +143,9 @@ class Analyzer:
             self.embedding,
             exclude_id=self.picture.id,
             exclude_group=self.exclude_group,
-            k=head.thresholds.get("familiarity_neighbours", 5),
+            k=head.thresholds.familiarity_neighbors,
         )
-        familiar = bool(familiarity >= head.thresholds.get("familiarity", -1.0))
+        familiar = head.thresholds.familiar(familiarity)
         prediction = replace(head.predict_encoding(self.encoding)[0], familiarity=familiarity, familiar=familiar)
         self.seconds["classify"] = time.perf_counter() - started
         return prediction

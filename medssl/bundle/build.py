@@ -16,17 +16,17 @@ from tqdm.auto import tqdm
 
 from medssl.audit.audit import audit_data, audit_neighbours
 from medssl.backbones.backbone import Backbone, shared_backbone
-from medssl.backbones.embeddings import embed
-from medssl.backbones.patch_tokens import patch_tokens
+from medssl.backbones.embedder import Embedder
 from medssl.bundle.bundle import CASE_COLUMNS, Bundle
 from medssl.bundle.cards.model import write_card
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.data.load import load_data, read_record, split_data
 from medssl.data.tasks import TASKS, Task, get_task
 from medssl.errors import BundleError, DataError
+from medssl.heads.config import LINEAR
 from medssl.heads.fit_linear import fit_head
-from medssl.heads.fit_patch import default_layers, fit_patch_head
-from medssl.heads.head import LINEAR, Head
+from medssl.heads.fit_patch import LabelledTokens, default_layers, fit_patch_head
+from medssl.heads.head import Head
 from medssl.heads.patch import KINDS, PATCH
 from medssl.images.preprocess import Preprocess
 from medssl.images.read import image_id
@@ -77,10 +77,8 @@ def fit_kind(
     kind: str,
     dataset: Dataset,
     task: Task,
-    backbone: Backbone,
-    pooling: str,
-    preprocess: Preprocess,
-    fitted_on: dict,
+    embedder: Embedder,
+    facts: dict,
     cache_dir: str | Path | None,
     seed: int,
     progress: bool,
@@ -88,14 +86,15 @@ def fit_kind(
     """A head of a kind, fitted on the train and val split of an embedded data set."""
     parts = part_of(dataset, "train"), part_of(dataset, "val")
     if kind == LINEAR:
-        return fit_head(*parts, task, backbone, pooling, preprocess, fitted_on)
+        return fit_head(*parts, task, embedder, facts)
     splits = np.asarray(dataset["split"][:])
     train, validation = (np.flatnonzero(splits == name) for name in ("train", "val"))
-    layers = default_layers(backbone)
+    layers = default_layers(embedder.backbone)
     used = dataset.select([*train.tolist(), *validation.tolist()])
-    tokens = patch_tokens(used, backbone, preprocess, layers, cache_dir, progress)
+    tokens = embedder.patch_tokens(used, layers, cache_dir, progress)
     rows = range(len(train)), range(len(train), len(used))
-    return fit_patch_head(*parts, tokens, rows, task, backbone, pooling, preprocess, fitted_on, seed, progress)
+    sides = [LabelledTokens(part, tokens, own) for part, own in zip(parts, rows, strict=True)]
+    return fit_patch_head(*sides, task, embedder, facts, seed, progress)
 
 
 def build_bundle(
@@ -131,8 +130,8 @@ def build_bundle(
     found_task = get_task(task, dataset.features["label"].names)
     if head is None and backbone.stride and task in PATCH_BY_DEFAULT and found_task is TASKS[task]:
         head, preprocess = PATCH, preprocess or backbone.preprocess.scaled(PATCH_SCALE)
-    head, preprocess = head or LINEAR, preprocess or backbone.preprocess
-    pooling = pooling or backbone.default_pooling
+    head = head or LINEAR
+    embedder = Embedder.of(backbone, preprocess, pooling)
     if labels is None and list(found_task.labels) != dataset.features["label"].names:
         dataset = load_data(data, labels=found_task.labels)
     dataset = split_data(dataset, seed=seed)
@@ -143,16 +142,16 @@ def build_bundle(
         if not keep:
             raise DataError(f"None of the {len(dataset)} files of {data} can be read as an image.")
         dataset = dataset.select(keep)
-    dataset = embed(dataset, backbone, preprocess, pooling, cache_dir, progress)
+    dataset = embedder.embed(dataset, cache_dir, progress)
     audit = audit_neighbours(audit, dataset, seed)
     source = str(data) if not Path(data).is_dir() else Path(data).resolve().name
     facts = {"data": source, "seed": seed}
-    fitted = fit_kind(head, dataset, found_task, backbone, pooling, preprocess, facts, cache_dir, seed, progress)
+    fitted = fit_kind(head, dataset, found_task, embedder, facts, cache_dir, seed, progress)
     name = Path(out).name if out else found_task.name
     bundle = Bundle(fitted, as_cases(dataset, progress, thumbnail_side), backbone, name=name)
     parts = {}
     for other, folder in (others or {}).items():
-        parts[other] = part_of(embed(load_data(folder), backbone, preprocess, pooling, cache_dir, progress))
+        parts[other] = part_of(embedder.embed(load_data(folder), cache_dir, progress))
     test = dataset.select(np.flatnonzero(np.asarray(dataset["split"][:]) == "test"))
     probabilities = image_probabilities(test, fitted, backbone, progress)
     bundle.metrics = {

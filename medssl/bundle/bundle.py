@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -39,11 +40,11 @@ CASES_FILE = "cases/train-00000-of-00001.parquet"
 
 @dataclass(frozen=True)
 class Suggestion:
-    """How well an image fits a bundle's own cases."""
+    """How well an image fits a bundle's own cases; `familiar` is None where the head has no threshold."""
 
     name: str
     familiarity: float
-    familiar: bool
+    familiar: bool | None
 
 
 def collection_suffix(backbone: Backbone) -> str:
@@ -249,7 +250,8 @@ class Bundle:
 
 
 def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:  # noqa: ANN401
-    """The bundles ordered by how familiar the image is to each, above its own threshold, most familiar first.
+    """The bundles ordered by how familiar the image is to each, above its own threshold, most familiar first;
+    those without a threshold come last.
 
     `image` is anything that `read_image` takes, or PictureEncodings, which then hold what was encoded. Raises
     ImageError.
@@ -258,6 +260,7 @@ def suggest_task(bundles: Mapping[str, Bundle], image: Any) -> list[Suggestion]:
     ranked = []
     for name, bundle in bundles.items():
         prediction = Analyzer.open(bundle, encodings).prediction
-        margin = prediction.familiarity - bundle.head.thresholds.get("familiarity", 0.0)
+        threshold = bundle.head.thresholds.familiarity
+        margin = -math.inf if threshold is None else prediction.familiarity - threshold
         ranked.append((margin, Suggestion(name, prediction.familiarity, prediction.familiar)))
     return [suggestion for _, suggestion in sorted(ranked, key=lambda pair: -pair[0])]

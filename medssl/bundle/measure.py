@@ -12,22 +12,20 @@ from tqdm.auto import tqdm
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.frames import DecodedFrames, Frames, pixel_batches
 from medssl.bundle.bundle import Bundle
+from medssl.data.labelled import Labelled
 from medssl.errors import BundleError
-from medssl.heads.fit_linear import Part, nearest_similarity
+from medssl.heads.fit_linear import nearest_similarity
 from medssl.heads.head import ClassificationHead, Head
 from medssl.library.library import embedding_matrix
 from medssl.metrics.classification import classification_metrics, retrieval_metrics, share
 
 
-def part_of(dataset: Dataset, split: str | None = None) -> Part:
+def part_of(dataset: Dataset, split: str | None = None) -> Labelled:
     """The embeddings, labels and groups of a data set (of one split, where given)."""
     table = dataset.select_columns(["label", "group_id", "split"]).with_format("numpy")[:]
     keep = slice(None) if split is None else np.asarray(table["split"]) == split
-    return Part(
-        embedding_matrix(dataset)[keep],
-        np.asarray(table["label"])[keep],
-        np.asarray(table["group_id"])[keep],
-    )
+    images = Labelled(embedding_matrix(dataset), np.asarray(table["label"]), np.asarray(table["group_id"]))
+    return images.rows(keep)
 
 
 @torch.inference_mode()
@@ -54,8 +52,8 @@ def image_probabilities(
 
 def measure(
     bundle: Bundle,
-    queries: Part,
-    others: Mapping[str, Part] | None = None,
+    queries: Labelled,
+    others: Mapping[str, Labelled] | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
     probabilities: torch.Tensor | None = None,
@@ -81,11 +79,10 @@ def measure(
             f"need {[len(queries.labels), len(head.labels)]}."
         )
     sets = head.prediction_sets(probabilities).numpy()
-    threshold = head.thresholds.get("familiarity", -1.0)
-    neighbours = head.thresholds.get("familiarity_neighbours", 5)
+    thresholds = head.thresholds
 
-    def unfamiliar(part: Part) -> dict:
-        flags = nearest_similarity(part, cases, neighbours) < threshold
+    def unfamiliar(part: Labelled) -> dict:
+        flags = nearest_similarity(part, cases, thresholds.familiarity_neighbors) < thresholds.familiarity
         return share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
 
     return {
@@ -112,8 +109,11 @@ def measure(
             n_bootstrap=n_bootstrap,
             seed=seed,
         ),
+        # Without a threshold no image is called familiar or unfamiliar.
         "unfamiliar": {
             "own": unfamiliar(queries),
             "others": {name: unfamiliar(part) for name, part in (others or {}).items()},
-        },
+        }
+        if thresholds.familiarity is not None
+        else {},
     }

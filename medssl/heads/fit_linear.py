@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -13,32 +14,22 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from medssl.backbones.backbone import Backbone
+from medssl.backbones.embedder import Embedder
+from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
+from medssl.heads.config import Thresholds
 from medssl.heads.head import ClassificationHead
-from medssl.images.preprocess import Preprocess
 from medssl.metrics.classification import unit
 
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-CONFORMAL_LEVEL = 0.9
 FAMILIARITY_PERCENTILE = 5
-NEIGHBOURS = 5
 # Classes count as uneven when the largest has this many times the images of the smallest.
 UNEVEN = 1.5
 RECORDED = ("torch", "transformers", "datasets", "huggingface-hub", "scikit-learn", "qdrant-client", "numpy", "pillow")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One side of a split: `embeddings [N, D]` float32, `labels [N]` int, `groups [N]` text."""
-
-    embeddings: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
-
-
-def fit_linear(train: Part, C: float, classes: int, balanced: bool) -> tuple[np.ndarray, np.ndarray]:
+def fit_linear(train: Labelled, C: float, classes: int, balanced: bool) -> tuple[np.ndarray, np.ndarray]:
     """Multinomial logistic regression on standardised embeddings, folded into weight `[C, D]` and bias `[C]`."""
     scaler = StandardScaler().fit(train.embeddings)
     model = LogisticRegression(C=C, max_iter=2000, class_weight="balanced" if balanced else None)
@@ -75,7 +66,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(math.exp(found.x))
 
 
-def conformal_probability(probabilities: np.ndarray, labels: np.ndarray, level: float = CONFORMAL_LEVEL) -> float:
+def conformal_probability(
+    probabilities: np.ndarray, labels: np.ndarray, level: float = Thresholds.conformal_level
+) -> float:
     """Split-conformal threshold: classes from this probability on hold the true one in `level` of cases.
 
     The score is 1 - p(true class), its quantile at ceil((n + 1) * level) / n (Angelopoulos & Bates 2021,
@@ -86,11 +79,13 @@ def conformal_probability(probabilities: np.ndarray, labels: np.ndarray, level: 
     return float(1 - scores[rank - 1]) if rank <= len(scores) else 0.0
 
 
-def nearest_similarity(queries: Part, cases: Part, neighbours: int = NEIGHBOURS) -> np.ndarray:
+def nearest_similarity(
+    queries: Labelled, cases: Labelled, neighbors: int = Thresholds.familiarity_neighbors
+) -> np.ndarray:
     """Mean cosine `[N]` of each query to its nearest cases of other groups."""
     similarity = unit(queries.embeddings) @ unit(cases.embeddings).T
     similarity[queries.groups[:, None] == cases.groups[None, :]] = -np.inf
-    best = np.sort(similarity, axis=1)[:, -neighbours:]
+    best = np.sort(similarity, axis=1)[:, -neighbors:]
     best[~np.isfinite(best)] = np.nan
     return np.nanmean(best, axis=1)
 
@@ -101,7 +96,7 @@ def uneven(labels: np.ndarray, classes: int) -> bool:
     return bool(counts.max() > UNEVEN * counts.min())
 
 
-def check_classes(task: Task, train: Part, validation: Part) -> None:
+def check_classes(task: Task, train: Labelled, validation: Labelled) -> None:
     """Raises DataError when a class is missing from train or validation."""
     for name, part in (("train", train), ("val", validation)):
         missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
@@ -109,20 +104,18 @@ def check_classes(task: Task, train: Part, validation: Part) -> None:
             raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
 
 
-def calibrate(logits: np.ndarray, train: Part, validation: Part) -> tuple[float, dict]:
+def calibrate(logits: np.ndarray, train: Labelled, validation: Labelled) -> tuple[float, Thresholds]:
     """The temperature of validation logits `[N, C]`, and the conformal and familiarity thresholds."""
     temperature = fit_temperature(logits, validation.labels)
     probabilities = softmax(logits / temperature, axis=1)
     familiarity = nearest_similarity(validation, train)
-    return temperature, {
-        "conformal_level": CONFORMAL_LEVEL,
-        "conformal_probability": conformal_probability(probabilities, validation.labels),
-        "familiarity": float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
-        "familiarity_neighbours": NEIGHBOURS,
-    }
+    return temperature, Thresholds(
+        conformal_probability=conformal_probability(probabilities, validation.labels),
+        familiarity=float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
+    )
 
 
-def fit_facts(train: Part, validation: Part, balanced: bool) -> dict:
+def fit_facts(train: Labelled, validation: Labelled, balanced: bool) -> dict:
     """What every fitted head tells of its images."""
     return {
         "class_weight": "balanced" if balanced else "none",
@@ -138,7 +131,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}
 
 
-def choose_linear(train: Part, validation: Part, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
+def choose_linear(train: Labelled, validation: Labelled, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
     """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
     balanced = uneven(train.labels, classes)
     scores = {}
@@ -152,17 +145,12 @@ def choose_linear(train: Part, validation: Part, classes: int) -> tuple[np.ndarr
 
 
 def fit_head(
-    train: Part,
-    validation: Part,
-    task: Task,
-    backbone: Backbone,
-    pooling: str,
-    preprocess: Preprocess,
-    fitted_on: dict | None = None,
+    train: Labelled, validation: Labelled, task: Task, embedder: Embedder, facts: Mapping[str, Any] | None = None
 ) -> ClassificationHead:
     """Fit a head: C by validation likelihood, then temperature and thresholds on validation.
 
-    Deterministic: nothing random takes part. Raises DataError when a class is missing from train or validation.
+    `facts` (where the data is from, the seed) are written into the head's `fitted_on`. Deterministic: nothing random
+    takes part. Raises DataError when a class is missing from train or validation.
     """
     check_classes(task, train, validation)
     weight, bias, chosen, balanced = choose_linear(train, validation, len(task.labels))
@@ -170,15 +158,15 @@ def fit_head(
     return ClassificationHead.from_linear(
         weight.astype(np.float32),
         bias.astype(np.float32),
-        labels=task.labels,
-        backbone=backbone,
-        pooling=pooling,
-        preprocess=preprocess.to_dict(),
+        task.labels,
+        embedder.backbone,
+        embedder.pooling,
+        preprocess=embedder.preprocess,
         temperature=temperature,
         thresholds=thresholds,
         task=task.to_dict(),
         fitted_on={
-            **(fitted_on or {}),
+            **(facts or {}),
             "method": "multinomial logistic regression on standardised embeddings",
             "C": chosen,
             "C_chosen_by": "validation likelihood after temperature scaling",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone, blocks
+from medssl.backbones.embedder import Embedder
 from medssl.backbones.patch_tokens import Layer, layer_name
+from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
 from medssl.heads.fit_linear import (
-    Part,
     calibrate,
     check_classes,
     fit_facts,
@@ -25,7 +27,6 @@ from medssl.heads.fit_linear import (
     versions,
 )
 from medssl.heads.patch import PatchHead, pool_evidence
-from medssl.images.preprocess import Preprocess
 
 SHARES = (0.02, 0.05, 0.1, 0.25, 1.0)
 PENALTIES = (1e-3, 1e-2, 1e-1)
@@ -178,67 +179,98 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return min((trial for trial in trials if trial.loss <= limit), key=lambda trial: (trial.share, trial.loss))
 
 
+@dataclass(frozen=True)
+class LabelledTokens:
+    """One split's images with their patch tokens: `layers` holds each layer's tokens `[M, P, D]`, from
+    `patch_tokens`, and `rows [N]` which of them are this split's images. Raises DataError where they do not fit.
+    """
+
+    images: Labelled
+    layers: Mapping[Layer, np.ndarray]
+    rows: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.images):
+            raise DataError(
+                f"A split of {len(self.images)} images and {len(self.rows)} rows of patch tokens do not fit."
+            )
+
+    def of(self, layer: Layer) -> Tokens:
+        """One layer's tokens of these images."""
+        return Tokens(self.layers[layer], np.asarray(self.rows, dtype=np.int64))
+
+
+def check_tokens(layers: Mapping[Layer, np.ndarray], width: int) -> None:
+    """Raises DataError unless there are tokens `[M, P, D]` of this width for at least one layer."""
+    if not layers:
+        raise DataError("A patch head needs the patch tokens of at least one layer; none were given.")
+    for values in layers.values():
+        if values.ndim != 3 or values.shape[2] != width:
+            raise DataError(f"Patch tokens are {list(values.shape)}; [images, patches, {width}] fits.")
+
+
+def run_trials(
+    train: LabelledTokens, validation: LabelledTokens, classes: int, balanced: bool, seed: int, progress: bool
+) -> list[Trial]:
+    """One trial for each layer, share and penalty."""
+    trials: list[Trial] = []
+    total = epochs(len(train.images)) * len(train.layers)
+    with tqdm(total=total, desc="fit", unit="epoch", disable=not progress) as bar:
+        for layer in train.layers:
+            weight, bias = fit_patch_linear(train.of(layer), train.images.labels, classes, balanced, seed, bar)
+            logits = split_logits(validation.of(layer), weight, bias)
+            trials += layer_trials(layer, weight, bias, logits, validation.images.labels)
+    return trials
+
+
+def lowest_losses(trials: Sequence[Trial]) -> dict[str, float]:
+    """The lowest validation loss of each layer and share, by name."""
+    found: dict[str, float] = {}
+    for trial in trials:
+        name = f"{layer_name(trial.layer)}, {trial.share:g}"
+        found[name] = min(found.get(name, math.inf), trial.loss)
+    return found
+
+
 def fit_patch_head(
-    train: Part,
-    validation: Part,
-    tokens: Mapping[Layer, np.ndarray],
-    rows: tuple[Sequence[int], Sequence[int]],
+    train: LabelledTokens,
+    validation: LabelledTokens,
     task: Task,
-    backbone: Backbone,
-    pooling: str,
-    preprocess: Preprocess,
-    fitted_on: dict | None = None,
+    embedder: Embedder,
+    facts: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> PatchHead:
     """Fit a patch head; layer, share and penalty by `choose`, then temperature and thresholds as ever.
 
-    `tokens` come from `patches.patch_tokens`, `[M, P, D]` a layer; `rows` are the rows of train and of validation in
-    them. Deterministic for a seed. Raises DataError when a class is missing from a split or tokens do not fit.
+    `facts` (where the data is from) are written into the head's `fitted_on`. Deterministic for a seed. Raises DataError
+    when a class is missing from a split or tokens do not fit.
     """
-    check_classes(task, train, validation)
-    sides = tuple(np.asarray(side, dtype=np.int64) for side in rows)
-    for name, part, side in zip(("train", "val"), (train, validation), sides, strict=True):
-        if len(side) != len(part.labels):
-            raise DataError(f"The {name} split has {len(part.labels)} images and {len(side)} rows of patch tokens.")
-    if not tokens:
-        raise DataError("A patch head needs the patch tokens of at least one layer; none were given.")
-    balanced = uneven(train.labels, len(task.labels))
-    trials: list[Trial] = []
-    with tqdm(total=epochs(len(train.labels)) * len(tokens), desc="fit", unit="epoch", disable=not progress) as bar:
-        for layer, values in tokens.items():
-            if values.ndim != 3 or values.shape[2] != backbone.dimension:
-                raise DataError(f"Patch tokens are {list(values.shape)}; [images, patches, {backbone.dimension}] fits.")
-            weight, bias = fit_patch_linear(
-                Tokens(values, sides[0]), train.labels, len(task.labels), balanced, seed, bar
-            )
-            logits = split_logits(Tokens(values, sides[1]), weight, bias)
-            trials += layer_trials(layer, weight, bias, logits, validation.labels)
+    check_classes(task, train.images, validation.images)
+    check_tokens(train.layers, embedder.backbone.dimension)
+    balanced = uneven(train.images.labels, len(task.labels))
+    trials = run_trials(train, validation, len(task.labels), balanced, seed, progress)
     chosen = choose(trials)
-    temperature, thresholds = calibrate(chosen.logits, train, validation)
-    tried: dict[str, float] = {}
-    for trial in trials:
-        name = f"{layer_name(trial.layer)}, {trial.share:g}"
-        tried[name] = min(tried.get(name, math.inf), trial.loss)
+    temperature, thresholds = calibrate(chosen.logits, train.images, validation.images)
     return PatchHead.from_patch_linear(
         chosen.weight,
         chosen.bias,
-        labels=list(task.labels),
-        backbone=backbone,
-        pooling=pooling,
+        list(task.labels),
+        embedder.backbone,
+        embedder.pooling,
         share=chosen.share,
         layer=chosen.layer,
-        preprocess=preprocess.to_dict(),
+        preprocess=embedder.preprocess,
         temperature=temperature,
         thresholds=thresholds,
         task=task.to_dict(),
         fitted_on={
-            **(fitted_on or {}),
+            **(facts or {}),
             "method": "multinomial logistic regression on the mean evidence of the top share of standardised patches",
             "penalty": chosen.penalty,
             "chosen_by": "smallest share within one standard error of the best validation loss",
-            "validation_losses": tried,
-            **fit_facts(train, validation, balanced),
+            "validation_losses": lowest_losses(trials),
+            **fit_facts(train.images, validation.images, balanced),
         },
         versions=versions(),
     )

@@ -1,4 +1,4 @@
-"""The small classifier over a frozen encoding, with its labels, temperature and thresholds."""
+"""The small classifier over a frozen encoding: strict loading, probabilities, prediction sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,22 +16,11 @@ from safetensors.torch import load_file
 
 from medssl.backbones.backbone import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
+from medssl.heads.config import LINEAR, SCHEMA_VERSION, HeadConfig, check_schema
 from medssl.hub.pull import CONFIG_FILE, SETTINGS, is_hub_id, pull
-from medssl.images.preprocess import Preprocess
 
-SCHEMA_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
-LINEAR = "linear"  # the kind of a head whose config names none
 HeadT = TypeVar("HeadT", bound="Head")
-
-
-def check_schema(version: object) -> None:
-    """Raises BundleError unless a head with this schema_version can be read."""
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"This head has schema_version {version}; this medssl reads {SCHEMA_VERSION}. "
-            "Update medssl, or fit the head again."
-        )
 
 
 def head_folder(place: str | Path, settings: dict) -> Path:
@@ -65,111 +54,92 @@ class Prediction:
     familiar: bool | None = None
 
 
-class Head(torch.nn.Module, PyTorchModelHubMixin):
-    """What every kind of head shares: its settings in plain JSON, strict loading, and predictions of an encoding.
+def read_config(folder: Path, place: str | Path) -> dict:
+    """The config.json of a head's folder. Raises BundleError when it is no such thing, or of a newer schema."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+        schema = config.get("schema_version", SCHEMA_VERSION)
+    except (OSError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"The head {str(place)!r} could not be loaded: {first_line(error)} "
+            "Check the name, the network and that it was written by medssl."
+        ) from error
+    check_schema(schema)
+    return config
 
-    `embedding_dim` and `pooling` are of the embedding that the library searches. A subclass gives `kind` and `classify`
-    and names all settings in its own `__init__`, where the mixin reads them. `layer` is the block whose patches it
-    needs beside the backbone's final tokens, None for none.
+
+def read_weights(folder: Path, place: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a head's folder. Raises BundleError when there is no safetensors file."""
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise BundleError(
+            f"The head {str(place)!r} holds no {WEIGHTS_FILE}. Only safetensors are read: pickled weights can run code."
+        )
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise BundleError(
+            f"{WEIGHTS_FILE} of the head {str(place)!r} is no safetensors file: {first_line(error)}"
+        ) from error
+
+
+class Head(torch.nn.Module, PyTorchModelHubMixin):
+    """What every kind of head shares: its settings, strict loading, and predictions of an encoding.
+
+    A subclass gives `config_class` and `classify`. `layer` is the block whose patches it needs beside the backbone's
+    final tokens, None for none.
     """
 
-    kind = ""
+    config_class: ClassVar[type[HeadConfig]] = HeadConfig
     layer: int | None = None
 
-    def __init__(
-        self,
-        labels: list[str],
-        embedding_dim: int,
-        backbone: dict,
-        pooling: str,
-        preprocess: dict,
-        temperature: float = 1.0,
-        thresholds: dict | None = None,
-        fitted_on: dict | None = None,
-        task: dict | None = None,
-        versions: dict | None = None,
-        schema_version: int = SCHEMA_VERSION,
-    ) -> None:
+    def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        given = [labels, backbone, preprocess, thresholds, fitted_on, task, versions]
-        try:
-            plain = json.loads(json.dumps(given)) == given
-        except (TypeError, ValueError):
-            plain = False
-        if not plain:
-            raise BundleError("A head's config must be plain JSON (lists, dicts with text keys, numbers, text).")
-        check_schema(schema_version)
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise BundleError(f"A head needs two or more different labels; given: {labels}.")
-        if not temperature > 0:
-            raise BundleError(f"temperature is {temperature}; it must be above 0.")
-        try:
-            self.preprocess = Preprocess.from_dict(preprocess)
-        except (TypeError, ValueError) as error:
-            raise BundleError(f"The head's preprocess settings do not fit: {first_line(error)}") from error
-        self.labels, self.embedding_dim = list(labels), int(embedding_dim)
-        self.backbone, self.pooling = dict(backbone), pooling
-        self.temperature, self.thresholds = float(temperature), dict(thresholds or {})
-        self.fitted_on, self.task, self.versions = dict(fitted_on or {}), dict(task or {}), dict(versions or {})
+        self.config = config
+        self._hub_mixin_config = config.to_dict()  # what the mixin writes as config.json
+        self.labels, self.embedding_dim, self.pooling = list(config.labels), config.embedding_dim, config.pooling
+        self.backbone, self.preprocess = config.backbone, config.preprocess
+        self.temperature, self.thresholds = float(config.temperature), config.thresholds
+        self.fitted_on, self.task, self.versions = config.fitted_on, config.task, config.versions
+
+    @property
+    def kind(self) -> str:
+        """The kind of head, as its config.json names it."""
+        return self.config.kind
 
     @classmethod
-    def from_pretrained(cls: type[HeadT], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> HeadT:  # noqa: ANN401
-        """Load a head from a folder or a Hub repo (`revision=`, `token=`, ...), strictly and from safetensors only.
-
-        Raises BundleError when the config or a tensor is missing, unknown, of the wrong shape, or of a newer schema.
-        """
-        folder = head_folder(pretrained_model_name_or_path, kwargs)
-        try:
-            return super().from_pretrained(folder, **kwargs)
-        except (OSError, ValueError, TypeError) as error:
-            raise BundleError(
-                f"The head {str(pretrained_model_name_or_path)!r} could not be loaded: {first_line(error)} "
-                "Check the name, the network and that it was written by medssl."
-            ) from error
-
-    @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls: type[HeadT],
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        config: dict | None = None,
-        map_location: str = "cpu",
-        strict: bool = True,
-        **settings: Any,  # noqa: ANN401
+        strict: bool = True,  # noqa: ARG003
+        **hub: Any,  # noqa: ANN401
     ) -> HeadT:
-        """The mixin's loader, made strict: `strict=False` and pickled weights do not exist here."""
-        check_schema((config or {}).get("schema_version", SCHEMA_VERSION))
-        found_kind = (config or {}).get("kind", LINEAR)
-        if found_kind != cls.kind:
+        """Load a head from a folder or a Hub repo (`revision=`, `token=`, ...), from safetensors only.
+
+        Always strict, whatever the mixin's `strict` says. Raises BundleError when the config or a tensor is missing,
+        unknown, of the wrong shape, or of a newer schema.
+        """
+        place = pretrained_model_name_or_path
+        folder = head_folder(place, hub)
+        settings = read_config(folder, place)
+        found = settings.get("kind", LINEAR)
+        if found != cls.config_class.kind:
             raise BundleError(
-                f"{model_id} holds a head of kind {found_kind!r}; {cls.__name__} reads {cls.kind!r}. "
-                "medssl.heads.patch.load_head opens every kind."
+                f"{str(place)!r} holds a head of kind {found!r}; {cls.__name__} reads {cls.config_class.kind!r}. "
+                "medssl.heads.load_head opens every kind."
             )
-        path = Path(model_id) / WEIGHTS_FILE
-        if not path.is_file():
-            raise BundleError(
-                f"{model_id} holds no {WEIGHTS_FILE}. Only safetensors are read: pickled weights can run code."
-            )
-        try:
-            head = cls(**settings)
-        except (TypeError, KeyError) as error:
-            raise BundleError(f"The config of head {model_id} does not fit: {first_line(error)}") from error
-        try:
-            tensors = load_file(path, device="cpu")
-        except (SafetensorError, OSError) as error:
-            raise BundleError(f"{path.name} of head {model_id} is no safetensors file: {first_line(error)}") from error
+        tensors = read_weights(folder, place)
+        head = cls(cls.config_class.from_dict(settings))
         expected = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if expected != found:
-            raise BundleError(f"The weights of head {model_id} do not match: expected {expected}, found {found}.")
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if expected != given:
+            raise BundleError(
+                f"The weights of the head {str(place)!r} do not match: expected {expected}, found {given}."
+            )
         head.load_state_dict(tensors, strict=True)
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise BundleError(f"The weights of head {model_id} are not all finite numbers.")
+            raise BundleError(f"The weights of the head {str(place)!r} are not all finite numbers.")
         return head.eval()
 
     def check_backbone(self, backbone: Backbone) -> None:
@@ -196,7 +166,8 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
 
     def prediction_sets(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Conformal prediction sets as bool `[B, C]`; the most probable class is always a member."""
-        threshold = self.thresholds.get("conformal_probability", 1.0)
+        threshold = self.thresholds.conformal_probability
+        threshold = 1.0 if threshold is None else threshold
         best = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), len(self.labels)).bool()
         return (probabilities >= threshold) | best
 
@@ -220,41 +191,10 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
 
 
 class ClassificationHead(Head):
-    """One linear layer over an embedding `[B, D]`, and everything needed to use it rightly, in plain JSON.
+    """One linear layer over an embedding `[B, D]`, with everything needed to use it rightly."""
 
-    `backbone` is {"id", "revision", "dimension"}; `thresholds` may hold "conformal_probability" (a class enters the
-    prediction set from this probability on) and "familiarity". Raises BundleError for a config that does not fit.
-    """
-
-    kind = LINEAR
-
-    def __init__(
-        self,
-        labels: list[str],
-        embedding_dim: int,
-        backbone: dict,
-        pooling: str,
-        preprocess: dict,
-        temperature: float = 1.0,
-        thresholds: dict | None = None,
-        fitted_on: dict | None = None,
-        task: dict | None = None,
-        versions: dict | None = None,
-        schema_version: int = SCHEMA_VERSION,
-    ) -> None:
-        super().__init__(
-            labels,
-            embedding_dim,
-            backbone,
-            pooling,
-            preprocess,
-            temperature,
-            thresholds,
-            fitted_on,
-            task,
-            versions,
-            schema_version,
-        )
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
         self.linear = torch.nn.Linear(self.embedding_dim, len(self.labels))
         self.requires_grad_(False)
 
@@ -268,7 +208,10 @@ class ClassificationHead(Head):
         pooling: str = "cls",
         **settings: Any,  # noqa: ANN401
     ) -> ClassificationHead:
-        """A head from your own probe: `weight [C, D]`, `bias [C]`. Raises BundleError when the shapes do not fit."""
+        """A head from your own probe: `weight [C, D]`, `bias [C]`; `settings` are further ones of HeadConfig.
+
+        Raises BundleError when the shapes do not fit, BackboneError for a pooling that the backbone does not have.
+        """
         weight, bias = torch.as_tensor(weight).float(), torch.as_tensor(bias).float()
         check_pooling(pooling, backbone.has_cls)
         expected = (len(labels), backbone.embedding_dim(pooling))
@@ -277,10 +220,7 @@ class ClassificationHead(Head):
                 f"weight is {list(weight.shape)} and bias {list(bias.shape)}; {len(labels)} labels on this backbone "
                 f"with pooling {pooling!r} need {list(expected)} and {list(expected[:1])}."
             )
-        settings.setdefault("preprocess", backbone.preprocess.to_dict())
-        head = cls(
-            labels=list(labels), embedding_dim=expected[1], backbone=backbone.describe(), pooling=pooling, **settings
-        )
+        head = cls(cls.config_class.for_backbone(backbone, pooling, labels, settings))
         head.linear.weight.copy_(weight)
         head.linear.bias.copy_(bias)
         return head

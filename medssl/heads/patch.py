@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from medssl.backbones.backbone import Backbone, Encoding, first_line
+from medssl.backbones.backbone import Backbone, Encoding
 from medssl.errors import BundleError
-from medssl.heads.head import LINEAR, SCHEMA_VERSION, ClassificationHead, Head, check_schema, head_folder
-from medssl.hub.pull import CONFIG_FILE
+from medssl.heads.config import LINEAR, HeadConfig
+from medssl.heads.head import ClassificationHead, Head, head_folder, read_config
 
 PATCH = "patch"
 
@@ -27,59 +27,44 @@ def pool_evidence(evidence: torch.Tensor, share: float) -> torch.Tensor:
     return evidence.mean(dim=1) if count == evidence.shape[1] else evidence.topk(count, dim=1).values.mean(dim=1)
 
 
-class PatchHead(Head):
-    """One linear layer over each patch token; a class's log-odds are the mean of its top `share` of patches.
+@dataclass(frozen=True, kw_only=True)
+class PatchHeadConfig(HeadConfig):
+    """All settings of a patch head; `share` is the part of the patches that decides, above 0 and up to 1 (all).
 
-    A patch's evidence for a class is its logit less the mean over classes, so that what speaks for all speaks for none.
-    `layer` is the block whose patches are read (1 is the first; None: the final tokens, after the last norm); for a
-    block the encoding must come from `backbone.reading(layer)`. `pooling` and `embedding_dim` are of the embedding that
-    the library searches. Raises BundleError for a config that does not fit.
+    `layer` is the block whose patches are read (1 is the first; None: the final tokens, after the last norm). Raises
+    BundleError for settings that do not fit.
     """
 
-    kind = PATCH
+    kind: ClassVar[str] = PATCH
 
-    def __init__(
-        self,
-        labels: list[str],
-        embedding_dim: int,
-        backbone: dict,
-        pooling: str,
-        preprocess: dict,
-        share: float,
-        layer: int | None = None,
-        temperature: float = 1.0,
-        thresholds: dict | None = None,
-        fitted_on: dict | None = None,
-        task: dict | None = None,
-        versions: dict | None = None,
-        schema_version: int = SCHEMA_VERSION,
-        kind: str = PATCH,
-    ) -> None:
-        super().__init__(
-            labels,
-            embedding_dim,
-            backbone,
-            pooling,
-            preprocess,
-            temperature,
-            thresholds,
-            fitted_on,
-            task,
-            versions,
-            schema_version,
-        )
-        if kind != PATCH:
-            raise BundleError(f"kind is {kind!r}; a PatchHead is of kind {PATCH!r}.")
+    share: float
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share, layer, width = self.share, self.layer, self.backbone.get("dimension")
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise BundleError(f"share is {share!r}; allowed: above 0, up to 1 (all patches).")
         if layer is not None and (isinstance(layer, bool) or not isinstance(layer, int) or layer < 1):
             raise BundleError(f"layer is {layer!r}; allowed: null (final tokens) or a block's number from 1 on.")
-        width = self.backbone.get("dimension")
         if not isinstance(width, int) or width < 1:
             raise BundleError(f"The head's backbone has dimension {width!r}; a whole number from 1 on is needed.")
-        self.share, self.layer = float(share), layer
+
+
+class PatchHead(Head):
+    """One linear layer over each patch token; a class's log-odds are the mean of its top `share` of patches.
+
+    A patch's evidence for a class is its logit less the mean over classes, so that what speaks for all speaks for none.
+    For a `layer` the encoding must come from `backbone.reading(layer)`.
+    """
+
+    config_class = PatchHeadConfig
+
+    def __init__(self, config: PatchHeadConfig) -> None:
+        super().__init__(config)
+        self.share, self.layer = float(config.share), config.layer
         # Not called `linear`: the weights of one kind of head must not pass for the other's.
-        self.patch_linear = torch.nn.Linear(width, len(self.labels))
+        self.patch_linear = torch.nn.Linear(config.backbone["dimension"], len(self.labels))
         self.requires_grad_(False)
 
     @classmethod
@@ -92,7 +77,10 @@ class PatchHead(Head):
         pooling: str | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> PatchHead:
-        """A head from your own patch classifier: `weight [C, D]`, `bias [C]`. Raises BundleError if they do not fit."""
+        """A head from your own patch classifier: `weight [C, D]`, `bias [C]`; `settings` are those of PatchHeadConfig.
+
+        Raises BundleError if they do not fit, BackboneError for a layer that the backbone does not have.
+        """
         weight, bias = torch.as_tensor(weight).float(), torch.as_tensor(bias).float()
         expected = (len(labels), backbone.dimension)
         if tuple(weight.shape) != expected or tuple(bias.shape) != expected[:1]:
@@ -101,14 +89,7 @@ class PatchHead(Head):
                 f"this backbone need {list(expected)} and {list(expected[:1])}."
             )
         pooling = pooling or backbone.default_pooling
-        settings.setdefault("preprocess", backbone.preprocess.to_dict())
-        head = cls(
-            labels=list(labels),
-            embedding_dim=backbone.embedding_dim(pooling),
-            backbone=backbone.describe(),
-            pooling=pooling,
-            **settings,
-        )
+        head = cls(cls.config_class.for_backbone(backbone, pooling, labels, settings))
         head.patch_linear.weight.copy_(weight)
         head.patch_linear.bias.copy_(bias)
         head.check_backbone(backbone)
@@ -152,23 +133,15 @@ class PatchHead(Head):
 KINDS: dict[str, type[Head]] = {LINEAR: ClassificationHead, PATCH: PatchHead}
 
 
-def load_head(place: str | Path, **kwargs: Any) -> Head:  # noqa: ANN401
+def load_head(place: str | Path, **settings: Any) -> Head:  # noqa: ANN401
     """Load a head of any kind from a folder or a Hub repo (`revision=`, `token=`, ...), strictly.
 
     Raises BundleError when it cannot be read, is of an unknown kind, or does not match.
     """
-    folder = head_folder(place, kwargs)
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-        kind, schema = config.get("kind", LINEAR), config.get("schema_version", SCHEMA_VERSION)
-    except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"The head {str(place)!r} could not be loaded: {first_line(error)} "
-            "Check the name, the network and that it was written by medssl."
-        ) from error
-    check_schema(schema)
+    folder = head_folder(place, settings)
+    kind = read_config(folder, place).get("kind", LINEAR)
     if kind not in KINDS:
         raise BundleError(
             f"The head {str(place)!r} is of kind {kind!r}. Allowed: {', '.join(KINDS)}. Update medssl, or fit it again."
         )
-    return KINDS[kind].from_pretrained(folder, **kwargs)
+    return KINDS[kind].from_pretrained(folder, **settings)

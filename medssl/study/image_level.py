@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from medssl.audit.neighbors import image_level_split
+from medssl.data.labelled import Labelled
 from medssl.data.load import SPLITS
-from medssl.heads.fit_linear import Part
 from medssl.study.probes import score_heads
 from medssl.study.runs import BY_IMAGE, Trial
 
@@ -22,6 +22,7 @@ def image_level_trial(
     drawn = image_level_split(labels, splits, seed)
     alone = np.arange(len(labels)).astype(str)
     sides = [np.flatnonzero(drawn == name) for name in SPLITS]
-    train, validation, test = (Part(vectors[rows], labels[rows], alone[rows]) for rows in sides)
+    images = Labelled(vectors, labels, alone)
+    train, validation, test = (images.rows(rows) for rows in sides)
     found = score_heads(train, validation, test, classes)
     return Trial(BY_IMAGE, 1.0, seed, len(sides[0]), len(set(groups[sides[0]])), sides[2], found)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medssl.data.labelled import Labelled
 from medssl.errors import DataError
-from medssl.heads.fit_linear import Part
 from medssl.study.probes import score_classifiers
 from medssl.study.runs import BY_GROUP, Trial
 
@@ -52,9 +52,9 @@ def sub_sample(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) 
 
 
 def label_efficiency(
-    train: Part,
-    validation: Part,
-    test: Part,
+    train: Labelled,
+    validation: Labelled,
+    test: Labelled,
     test_rows: np.ndarray,
     classes: int,
     shares: Sequence[float],
@@ -65,7 +65,7 @@ def label_efficiency(
     for share in shares:
         for seed in seeds if share < 1 else ():
             keep = sub_sample(train.labels, train.groups, share, seed)
-            part = Part(train.embeddings[keep], train.labels[keep], train.groups[keep])
+            part = train.rows(keep)
             found = score_classifiers(part, validation, test, classes)
             images, groups = int(keep.sum()), len(set(part.groups))
             trials.append(Trial(BY_GROUP, share, seed, images, groups, test_rows, found))

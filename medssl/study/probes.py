@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from medssl.heads.fit_linear import Part, choose_linear, conformal_probability, fit_temperature
+from medssl.data.labelled import Labelled
+from medssl.heads.fit_linear import choose_linear, conformal_probability, fit_temperature
 from medssl.metrics.classification import RETRIEVAL, retrieval_scores, similarity_blocks, unit
 
 KS = (1, 3, 5, 10, 20)
@@ -33,12 +34,12 @@ class Outcome:
     sets: np.ndarray | None = None
 
 
-def doubles(part: Part) -> np.ndarray:
+def doubles(part: Labelled) -> np.ndarray:
     """Embeddings in float64: untrained ones may all have cosines near 1, where float32 confuses their order."""
     return part.embeddings.astype(np.float64)
 
 
-def nearest_cases(queries: Part, cases: Part, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cases(queries: Labelled, cases: Labelled, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels and votes `[N, K]` of the most similar cases of other groups, best first.
 
     A vote is 1 + cosine, so that no case votes against its own label; 0 where no case is left.
@@ -60,7 +61,7 @@ def count_votes(labels: np.ndarray, votes: np.ndarray, k: int, classes: int) -> 
     return np.where(totals.max(axis=1) > 0, totals.argmax(axis=1), -1)
 
 
-def predict_knn(train: Part, validation: Part, test: Part, classes: int) -> tuple[np.ndarray, int]:
+def predict_knn(train: Labelled, validation: Labelled, test: Labelled, classes: int) -> tuple[np.ndarray, int]:
     """Labels `[N]` by similarity-weighted vote of the k most similar training cases; k is the smallest best on val."""
     found = nearest_cases(validation, train, max(KS))
     right = {k: float((count_votes(*found, k, classes) == validation.labels).mean()) for k in KS}
@@ -68,26 +69,26 @@ def predict_knn(train: Part, validation: Part, test: Part, classes: int) -> tupl
     return count_votes(*nearest_cases(test, train, chosen), chosen, classes), chosen
 
 
-def predict_centroid(train: Part, test: Part, classes: int) -> np.ndarray:
+def predict_centroid(train: Labelled, test: Labelled, classes: int) -> np.ndarray:
     """Labels `[N]` of the nearest class mean of unit embeddings, by cosine."""
     vectors = unit(doubles(train))
     means = np.stack([vectors[train.labels == label].mean(axis=0) for label in range(classes)])
     return (test.embeddings @ unit(means).T).argmax(axis=1)
 
 
-def precision_at_ranks(queries: Part, cases: Part) -> np.ndarray:
+def precision_at_ranks(queries: Labelled, cases: Labelled) -> np.ndarray:
     """P@1, P@5 and AP@10 `[N, 3]` of each query, as in `evaluation.retrieval_metrics`."""
     return retrieval_scores(
         doubles(queries), queries.labels, queries.groups, doubles(cases), cases.labels, cases.groups
     )
 
 
-def judge(head: str, predicted: np.ndarray, test: Part, setting: str = "") -> Outcome:
+def judge(head: str, predicted: np.ndarray, test: Labelled, setting: str = "") -> Outcome:
     """What a classifier predicted, int `[N]`, as an outcome."""
     return Outcome(head, ACCURACIES, (predicted == test.labels).astype(np.float64), setting, predicted)
 
 
-def score_linear(train: Part, validation: Part, test: Part, classes: int) -> Outcome:
+def score_linear(train: Labelled, validation: Labelled, test: Labelled, classes: int) -> Outcome:
     """The linear head that `fit_head` fits: C, temperature and conformal threshold from validation."""
     weight, bias, C, _ = choose_linear(train, validation, classes)
     logits, known = (part.embeddings @ weight.T + bias for part in (test, validation))
@@ -101,7 +102,7 @@ def score_linear(train: Part, validation: Part, test: Part, classes: int) -> Out
     return Outcome(LINEAR, ACCURACIES, scores, f"C={C:g}", predicted, probabilities, sets)
 
 
-def score_classifiers(train: Part, validation: Part, test: Part, classes: int) -> list[Outcome]:
+def score_classifiers(train: Labelled, validation: Labelled, test: Labelled, classes: int) -> list[Outcome]:
     """How every classifier, fitted on train and set on validation, does on each test image."""
     knn, k = predict_knn(train, validation, test, classes)
     return [
@@ -111,7 +112,7 @@ def score_classifiers(train: Part, validation: Part, test: Part, classes: int) -
     ]
 
 
-def score_heads(train: Part, validation: Part, test: Part, classes: int) -> list[Outcome]:
+def score_heads(train: Labelled, validation: Labelled, test: Labelled, classes: int) -> list[Outcome]:
     """How every head, fitted on train and set on validation, does on each test image."""
     precisions = precision_at_ranks(test, train).T
     found = [Outcome(RETRIEVED, (name,), scores) for name, scores in zip(RETRIEVAL, precisions, strict=True)]

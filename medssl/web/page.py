@@ -313,10 +313,8 @@ class Page:
                 visit.forget()
                 thresholds = bundle.head.thresholds
                 shown = {
-                    self.warning: render.warning(analysis.prediction, thresholds.get("familiarity")),
-                    self.verdict: render.verdict(
-                        analysis.prediction, bundle.task, thresholds.get("conformal_level", 0.9)
-                    ),
+                    self.warning: render.warning(analysis.prediction, thresholds.familiarity),
+                    self.verdict: render.verdict(analysis.prediction, bundle.task, thresholds.conformal_level),
                     self.results: gr.Row(visible=True),
                     **self.where.waiting(bundle, analysis),
                     **self.which.blank(),

@@ -12,8 +12,10 @@ from huggingface_hub import DatasetCard, ModelCard
 from medssl.bundle.cards.cases import size_category, write_cases_card
 from medssl.bundle.cards.model import Places, licence_fields, write_card
 from medssl.data.tasks import Task
+from medssl.heads.config import HeadConfig, Thresholds
 from medssl.heads.head import ClassificationHead
 from medssl.hub.card_signature import is_edited, is_same, sign
+from medssl.images.preprocess import Preprocess
 
 WHOLE = Path(__file__).resolve().parent / "cards"
 PLACES = Places("me/medssl-spots-small", "me/medssl-spots-small-cases", "lab/small", "abc123")
@@ -64,14 +66,14 @@ METRICS = {
 @pytest.fixture
 def bundle():
     task = Task("spots", "Spots", ("few", "many"), "drawing", "drawn", "CC BY 4.0", "nobody 2026", synthetic=True)
-    head = ClassificationHead(
+    config = HeadConfig(
         labels=["few", "many"],
         embedding_dim=4,
         backbone={"id": "/home/somebody/small", "revision": "sha256:0", "dimension": 4},
         pooling="cls",
-        preprocess={"size": [56, 56], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"},
+        preprocess=Preprocess(size=(56, 56), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         temperature=1.5,
-        thresholds={"conformal_probability": 0.25, "familiarity": 0.5},
+        thresholds=Thresholds(conformal_probability=0.25, familiarity=0.5),
         fitted_on={
             "data": "spots",
             "train_images": 60,
@@ -86,6 +88,7 @@ def bundle():
         task=task.to_dict(),
         versions={"python": "3.11", "torch": "2.13"},
     )
+    head = ClassificationHead(config)
     rows = {
         "split": ["train", "train", "val", "test"],
         "label": [0, 1, 0, 1],

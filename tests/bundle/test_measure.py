@@ -41,7 +41,7 @@ def test_retrieval_equals_searching_the_served_library(bundle):
 def test_unfamiliar_share_equals_the_served_flag(bundle):
     queries = part_of(bundle.cases, "test")
     figures = measure(bundle, queries, {"same": queries}, n_bootstrap=50)
-    threshold = bundle.head.thresholds["familiarity"]
+    threshold = bundle.head.thresholds.familiarity
     flags = [
         bundle.library.familiarity(vector, exclude_group=group) < threshold
         for vector, group in zip(queries.embeddings, queries.groups, strict=True)

@@ -5,10 +5,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from medssl.backbones.backbone import Backbone
+from medssl.backbones.embedder import Embedder
+from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
 from medssl.heads.fit_linear import (
-    Part,
     conformal_probability,
     fit_head,
     fit_linear,
@@ -19,12 +20,12 @@ from medssl.heads.fit_linear import (
 from tests.models import save_model
 
 
-def part(count: int, classes: int, seed: int, width: int = 48, spread: float = 1.5) -> Part:
+def part(count: int, classes: int, seed: int, width: int = 48, spread: float = 1.5) -> Labelled:
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(classes, width))
     labels = np.arange(count) % classes
     vectors = centres[labels] + spread * rng.normal(size=(count, width)) + 3
-    return Part(vectors.astype(np.float32), labels, np.array([f"{seed}-{i // 2}" for i in range(count)]))
+    return Labelled(vectors.astype(np.float32), labels, np.array([f"{seed}-{i // 2}" for i in range(count)]))
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -84,7 +85,7 @@ def test_nearest_similarity_equals_plain_loops_and_leaves_out_the_own_group():
     queries, cases = part(20, 3, 0), part(40, 3, 1)
     groups = cases.groups.copy()
     groups[:10] = queries.groups[0]
-    cases = Part(cases.embeddings, cases.labels, groups)
+    cases = Labelled(cases.embeddings, cases.labels, groups)
     found = nearest_similarity(queries, cases, 5)
     for index, query in enumerate(queries.embeddings):
         cosines = [
@@ -102,7 +103,7 @@ def backbone(tmp_path_factory):
 
 def fit(backbone, train, validation, labels=("x", "y", "z")):
     task = Task("toy", "Toy", labels, "none")
-    return fit_head(train, validation, task, backbone, "cls", backbone.preprocess, {"data": "toy", "seed": 0})
+    return fit_head(train, validation, task, Embedder.of(backbone), {"data": "toy", "seed": 0})
 
 
 def test_fitting_twice_gives_the_same_bits_and_a_good_head(backbone):
@@ -118,7 +119,7 @@ def test_fitting_twice_gives_the_same_bits_and_a_good_head(backbone):
 def test_uneven_classes_are_weighted(backbone):
     whole = part(120, 3, 0)
     keep = (whole.labels != 2) | (np.arange(120) % 4 == 0)
-    train = Part(whole.embeddings[keep], whole.labels[keep], whole.groups[keep])
+    train = Labelled(whole.embeddings[keep], whole.labels[keep], whole.groups[keep])
     assert fit(backbone, train, part(60, 3, 1)).fitted_on["class_weight"] == "balanced"
 
 
@@ -127,7 +128,7 @@ def test_random_labels_give_chance(backbone):
     parts = []
     for seed, count in ((0, 200), (1, 100), (2, 400)):
         known = part(count, 3, seed)
-        parts.append(Part(known.embeddings, rng.permutation(known.labels), known.groups))
+        parts.append(Labelled(known.embeddings, rng.permutation(known.labels), known.groups))
     head = fit(backbone, *parts[:2])
     right = [
         p.label == "xyz"[label] for p, label in zip(head.predict(parts[2].embeddings), parts[2].labels, strict=True)
@@ -142,5 +143,5 @@ def test_a_class_missing_from_validation_is_refused(backbone):
         fit(
             backbone,
             part(60, 3, 0),
-            Part(validation.embeddings[keep], validation.labels[keep], validation.groups[keep]),
+            Labelled(validation.embeddings[keep], validation.labels[keep], validation.groups[keep]),
         )

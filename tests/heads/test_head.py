@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from medssl.backbones.backbone import Backbone
 from medssl.errors import BackboneError, BundleError
-from medssl.heads.head import SCHEMA_VERSION, ClassificationHead
+from medssl.heads.config import SCHEMA_VERSION
+from medssl.heads.head import ClassificationHead
 from tests.models import save_model
 
 LABELS = ["a", "b", "c"]

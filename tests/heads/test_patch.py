@@ -6,13 +6,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medssl.backbones.backbone import Backbone, Encoding
+from medssl.backbones.embedder import Embedder
 from medssl.bundle.build import build_bundle
 from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.bundle.measure import image_probabilities, measure, part_of
+from medssl.data.labelled import Labelled
 from medssl.data.tasks import TASKS, Task
 from medssl.errors import BackboneError, BundleError, DataError
-from medssl.heads.fit_linear import Part, fit_head
-from medssl.heads.fit_patch import Tokens, Trial, choose, default_layers, fit_patch_head, fit_patch_linear
+from medssl.heads.fit_linear import fit_head
+from medssl.heads.fit_patch import (
+    LabelledTokens,
+    Tokens,
+    Trial,
+    choose,
+    default_layers,
+    fit_patch_head,
+    fit_patch_linear,
+)
 from medssl.heads.head import ClassificationHead
 from medssl.heads.patch import PatchHead, load_head, pool_evidence
 from tests.conftest import TINY_TASKS, make_folder, sample
@@ -218,7 +228,7 @@ def planted(count, seed, patches=16, width=48, classes=3):
         tokens[image, :, label] -= 8 / (patches - 1)
         tokens[image, place, label] += 8 + 8 / (patches - 1)
     groups = np.array([f"{seed}-{index}" for index in range(count)])
-    return tokens.astype(np.float16), Part(tokens.mean(axis=1).astype(np.float32), labels, groups)
+    return tokens.astype(np.float16), Labelled(tokens.mean(axis=1).astype(np.float32), labels, groups)
 
 
 def fit(backbone, seed=0, layers=(None,)):
@@ -227,9 +237,8 @@ def fit(backbone, seed=0, layers=(None,)):
     rows = range(450), range(450, 540)
     stored = dict.fromkeys(layers, np.concatenate([tokens, more]))
     task = Task("toy", "Toy", tuple(LABELS), "none")
-    return fit_patch_head(
-        train, validation, stored, rows, task, backbone, "mean", backbone.preprocess, {"data": "toy"}, seed, False
-    )
+    sides = [LabelledTokens(images, stored, own) for images, own in zip((train, validation), rows, strict=True)]
+    return fit_patch_head(*sides, task, Embedder.of(backbone, pooling="mean"), {"data": "toy"}, seed, False)
 
 
 def as_encoding(tokens):
@@ -248,9 +257,8 @@ def test_a_planted_local_signal_is_learnt_and_found_where_the_mean_knows_nothing
     # One class may be told by the lack of the others' patches.
     assert sorted(found)[1] > 0.9
     train, validation = planted(450, 0)[1], planted(90, 1)[1]
-    linear = fit_head(
-        train, validation, Task("toy", "Toy", tuple(LABELS), "none"), backbone, "mean", backbone.preprocess
-    )
+    task = Task("toy", "Toy", tuple(LABELS), "none")
+    linear = fit_head(train, validation, task, Embedder.of(backbone, pooling="mean"))
     guessed = linear.probabilities(torch.from_numpy(test.embeddings)).argmax(dim=1).numpy()
     assert (guessed == test.labels).mean() < 0.5
 
@@ -261,7 +269,7 @@ def test_fitting_is_seeded_and_says_what_it_chose(backbone):
     assert not torch.equal(one.patch_linear.weight, other.patch_linear.weight)
     assert one.fitted_on["penalty"] > 0 and one.fitted_on["train_images"] == 450
     assert one.fitted_on["data"] == "toy" and f"final, {one.share:g}" in one.fitted_on["validation_losses"]
-    assert set(one.thresholds) >= {"conformal_probability", "familiarity"}
+    assert set(one.thresholds.to_dict()) >= {"conformal_probability", "familiarity"}
 
 
 def test_what_validation_cannot_tell_apart_is_decided_for_the_most_local():
@@ -291,16 +299,21 @@ def test_every_share_is_fitted_as_if_alone(monkeypatch):
 def test_unfit_input_is_refused(backbone):
     tokens, train = planted(30, 0)
     task = Task("toy", "Toy", (*LABELS, "d"), "none")
-    arguments = (backbone, "mean", backbone.preprocess)
+    embedder = Embedder.of(backbone, pooling="mean")
+
+    def fit_on(layers, task, rows=30):
+        side = LabelledTokens(train, layers, range(rows))
+        fit_patch_head(side, side, task, embedder, progress=False)
+
     with pytest.raises(DataError, match="train split has no image of d"):
-        fit_patch_head(train, train, {None: tokens}, (range(30), range(30)), task, *arguments)
+        fit_on({None: tokens}, task)
     task = Task("toy", "Toy", tuple(LABELS), "none")
     with pytest.raises(DataError, match="30 images and 29 rows"):
-        fit_patch_head(train, train, {None: tokens}, (range(29), range(30)), task, *arguments)
+        fit_on({None: tokens}, task, rows=29)
     with pytest.raises(DataError, match=r"\[images, patches, 48\]"):
-        fit_patch_head(train, train, {None: tokens[..., :5]}, (range(30), range(30)), task, *arguments)
+        fit_on({None: tokens[..., :5]}, task)
     with pytest.raises(DataError, match="at least one layer"):
-        fit_patch_head(train, train, {}, (range(30), range(30)), task, *arguments)
+        fit_on({}, task)
 
 
 def test_default_layers_are_those_there_are(backbone, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medssl.heads.fit_linear import Part
+from medssl.data.labelled import Labelled
 from medssl.study.image_level import image_level_trial
 from medssl.study.probes import score_heads
 
@@ -33,7 +33,7 @@ def test_sizes_are_those_of_the_split_by_group_and_groups_are_torn():
 def test_leakage_is_seen_in_every_head():
     vectors, labels, groups, splits = leaky()
     sides = [splits == name for name in ("train", "val", "test")]
-    honest = score_heads(*(Part(vectors[rows], labels[rows], groups[rows]) for rows in sides), 3)
+    honest = score_heads(*(Labelled(vectors[rows], labels[rows], groups[rows]) for rows in sides), 3)
     flattered = image_level_trial(vectors, labels, groups, splits, 3, 0).outcomes
     for strict, loose in zip(honest, flattered, strict=True):
         assert (strict.head, strict.metrics) == (loose.head, loose.metrics)

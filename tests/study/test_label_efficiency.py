@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from medssl.data.labelled import Labelled
 from medssl.errors import DataError
-from medssl.heads.fit_linear import Part
 from medssl.study.label_efficiency import SHARES, label_efficiency, sub_sample, taking_order
 from medssl.study.probes import score_classifiers
 from tests.study.test_probes import make_part
@@ -70,7 +70,7 @@ def test_trials_are_the_heads_on_the_sub_samples():
     for trial in trials:
         keep = sub_sample(train.labels, train.groups, trial.share, trial.draw)
         assert (trial.train_images, trial.train_groups) == (keep.sum(), len(set(train.groups[keep])))
-        part = Part(train.embeddings[keep], train.labels[keep], train.groups[keep])
+        part = Labelled(train.embeddings[keep], train.labels[keep], train.groups[keep])
         for expected, found in zip(score_classifiers(part, validation, test, 3), trial.outcomes, strict=True):
             np.testing.assert_array_equal(found.scores, expected.scores)
         np.testing.assert_array_equal(trial.rows, rows)

@@ -6,8 +6,10 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from medssl.backbones.backbone import Backbone
+from medssl.backbones.embedder import Embedder
+from medssl.data.labelled import Labelled
 from medssl.data.tasks import get_task
-from medssl.heads.fit_linear import Part, choose_linear, fit_head
+from medssl.heads.fit_linear import choose_linear, fit_head
 from medssl.images.preprocess import Preprocess
 from medssl.metrics.classification import RETRIEVAL, retrieval_metrics
 from medssl.study.probes import (
@@ -29,7 +31,7 @@ def make_part(images=60, spread=1.0, seed=0, groups=None, classes=3, dimension=6
     labels = np.arange(images) % classes
     vectors = (centres[labels] + spread * random.normal(size=(images, dimension))).astype(np.float32)
     names = groups if groups is not None else [f"{seed}-{number // 2}" for number in range(images)]
-    return Part(vectors, labels, np.array(names, dtype=str))
+    return Labelled(vectors, labels, np.array(names, dtype=str))
 
 
 def parts(spread=1.0, images=60):
@@ -58,17 +60,17 @@ def test_knn_equals_plain_loops_and_leaves_out_the_own_group(k):
 
 
 def test_the_own_group_gives_no_vote_even_where_it_is_the_same_image():
-    train = Part(np.eye(4, dtype=np.float32)[[0, 1, 2]] + 0.1, np.array([0, 1, 1]), np.array(["a", "b", "c"]))
-    test = Part(train.embeddings[:1], np.array([0]), np.array(["a"]))
+    train = Labelled(np.eye(4, dtype=np.float32)[[0, 1, 2]] + 0.1, np.array([0, 1, 1]), np.array(["a", "b", "c"]))
+    test = Labelled(train.embeddings[:1], np.array([0]), np.array(["a"]))
     assert count_votes(*nearest_cases(test, train, 1), 1, 2).tolist() == [1]
-    alone = Part(train.embeddings, train.labels, np.array(["a"] * 3))
+    alone = Labelled(train.embeddings, train.labels, np.array(["a"] * 3))
     assert count_votes(*nearest_cases(test, alone, 5), 5, 2).tolist() == [-1]
 
 
 def test_equal_votes_go_to_the_first_label_every_time():
     vectors = np.tile(np.array([[1.0, 2.0]], np.float32), (4, 1))
-    train = Part(vectors, np.array([2, 1, 1, 2]), np.array(list("abcd")))
-    test = Part(vectors[:1], np.array([0]), np.array(["z"]))
+    train = Labelled(vectors, np.array([2, 1, 1, 2]), np.array(list("abcd")))
+    test = Labelled(vectors[:1], np.array([0]), np.array(["z"]))
     assert {int(count_votes(*nearest_cases(test, train, 4), 4, 3)[0]) for _ in range(5)} == {1}
 
 
@@ -88,7 +90,7 @@ def test_k_comes_from_validation_only():
     _, chosen = predict_knn(train, validation, test, 3)
     assert chosen == best
     # Test labels play no part, test images only get answers; another validation set can choose otherwise.
-    other = Part(test.embeddings[::-1], (test.labels + 1) % 3, test.groups)
+    other = Labelled(test.embeddings[::-1], (test.labels + 1) % 3, test.groups)
     assert predict_knn(train, validation, other, 3)[1] == chosen
     chosen_by = {predict_knn(train, make_part(60, 2.0, seed), test, 3)[1] for seed in range(10, 20)}
     assert len(chosen_by) > 1
@@ -117,7 +119,7 @@ def test_precisions_are_those_of_retrieval_metrics():
 def test_the_linear_head_is_the_one_that_fit_head_fits(tiny_backbone, images):
     backbone = Backbone.from_pretrained(tiny_backbone)
     made = [make_part(images, 2.0, seed, dimension=backbone.dimension) for seed in (1, 2)]
-    head = fit_head(*made, get_task("three", ["a", "b", "c"]), backbone, "cls", Preprocess())
+    head = fit_head(*made, get_task("three", ["a", "b", "c"]), Embedder(backbone, Preprocess(), "cls"))
     weight, bias, C, _ = choose_linear(*made, 3)
     assert C == head.fitted_on["C"]
     np.testing.assert_allclose(head.linear.weight.numpy(), weight, rtol=1e-5, atol=1e-6)
@@ -134,7 +136,7 @@ def test_the_linear_head_is_the_one_that_fit_head_fits(tiny_backbone, images):
 def test_random_embeddings_are_at_chance_and_clear_ones_are_right():
     random = np.random.default_rng(0)
     noise = [make_part(600, 1.0, seed) for seed in (1, 2, 3)]
-    noise = [Part(part.embeddings, random.permutation(part.labels), part.groups) for part in noise]
+    noise = [Labelled(part.embeddings, random.permutation(part.labels), part.groups) for part in noise]
     for outcome in score_heads(*noise, 3):
         # Average precision has another chance level: it asks for the first ranks to be right.
         if outcome.metrics != ("map_at_10",):

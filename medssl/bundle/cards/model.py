@@ -169,7 +169,7 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
     encoder = places.backbone if places else head.backbone["id"]
     revision = places.backbone_revision if places else head.backbone["revision"]
     cases = f"the data set [`{places.cases}`](https://huggingface.co/datasets/{places.cases})" if places else "`cases/`"
-    thresholds = ", ".join(f"{name} {value:.4g}" for name, value in head.thresholds.items()) or "none"
+    thresholds = ", ".join(f"{name} {value:.4g}" for name, value in head.thresholds.to_dict().items()) or "none"
     text = f"""---
 {model_metadata(bundle, places, licence).to_yaml()}
 ---
