@@ -14,6 +14,7 @@ from PIL import Image
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed, fingerprint
 from medssl.backbones.encoding import Encoding
+from medssl.backbones.frames import Frames
 from medssl.backbones.patch_tokens import Layer, patch_tokens
 from medssl.errors import BackboneError
 from medssl.images.preprocess import Preprocess
@@ -60,9 +61,15 @@ class Embedder:
         """A hash of the data set's files and of what decides their embeddings: equal exactly when the result is."""
         return fingerprint(dataset, self.backbone, self.preprocess, self.pooling)
 
-    def embed(self, dataset: Dataset, cache_dir: str | Path | None = None, progress: bool = True) -> Dataset:
+    def embed(
+        self,
+        dataset: Dataset,
+        cache_dir: str | Path | None = None,
+        progress: bool = True,
+        frames: Frames | None = None,
+    ) -> Dataset:
         """The data set with a column `embedding`, cached and resumable; see `embeddings.embed`. Raises ImageError."""
-        return embed(dataset, self.backbone, self.preprocess, self.pooling, cache_dir, progress)
+        return embed(dataset, self.backbone, self.preprocess, self.pooling, cache_dir, progress, frames)
 
     def embed_pixels(self, pixels: torch.Tensor) -> np.ndarray:
         """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in the bulk precision."""
@@ -82,9 +89,10 @@ class Embedder:
         layers: Sequence[Layer] = (None,),
         cache_dir: str | Path | None = None,
         progress: bool = True,
+        frames: Frames | None = None,
     ) -> dict[Layer, np.ndarray]:
         """Each layer's patch tokens, memory-mapped float16 `[N, P, D]`; see `patch_tokens.patch_tokens`.
 
         Raises DataError, ImageError, BackboneError.
         """
-        return patch_tokens(dataset, self.backbone, self.preprocess, layers, cache_dir, progress)
+        return patch_tokens(dataset, self.backbone, self.preprocess, layers, cache_dir, progress, frames)
