@@ -133,7 +133,7 @@ def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Ex
 
 def choose(dataset: Dataset, split: str, count: int, seed: int) -> list[int]:
     """The rows to explain: of the split, in seeded order, those with a box first. Raises DataError for no split."""
-    from medssl.data.load import BOX_COLUMNS
+    from medssl.data.rows import BOX_COLUMNS
     from medssl.errors import DataError
 
     splits = np.asarray(dataset["split"][:], dtype=object)
@@ -173,7 +173,8 @@ def measure_bundle(
     against: str,
 ) -> dict:
     """All figures of a bundle's explainers on the rows of a data set, and their differences to the one `against`."""
-    from medssl.data.load import BOX_COLUMNS, read_record
+    from medssl.data.load import read_record
+    from medssl.data.rows import BOX_COLUMNS
     from medssl.explain.faithfulness import box_mask
 
     images, kept = [], []

@@ -20,7 +20,9 @@ from medssl.bundle.bundle import CASE_COLUMNS, Bundle
 from medssl.bundle.cards.model import write_card
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.bundle.scan import scan_pictures
-from medssl.data.load import in_label_order, load_data, split_data
+from medssl.data.labels import in_label_order
+from medssl.data.load import load_data
+from medssl.data.split import split_data
 from medssl.data.tasks import TASKS, Task, get_task
 from medssl.errors import BundleError, DataError
 from medssl.heads.config import LINEAR
@@ -149,7 +151,7 @@ def build_in(
     scan = scan_pictures(dataset, embedder.preprocess, folder, options.thumbnail_side, options.progress)
     if not len(scan.readable):
         raise DataError(f"None of the {len(dataset)} files of {source} can be read as an image.")
-    dataset = split_data(dataset, seed=options.seed)
+    dataset = split_data(dataset, seed=options.seed, same=scan.ids)
     audit = audit_data(dataset, options.seed, fingerprints=scan.fingerprints)
     dataset = embedder.embed(dataset.select(scan.readable), options.cache_dir, options.progress, scan.frames)
     audit = audit_neighbours(audit, dataset, options.seed)

@@ -38,6 +38,11 @@ class Scan:
     pictures: Dataset
 
     @property
+    def ids(self) -> list[str]:
+        """The id of each row's picture, "" where it cannot be read."""
+        return ["" if isinstance(item, str) else item.id for item in self.fingerprints]
+
+    @property
     def readable(self) -> np.ndarray:
         """The rows whose file can be read."""
         return np.array([row for row, item in enumerate(self.fingerprints) if not isinstance(item, str)], int)

@@ -21,7 +21,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medssl.data.load import BOX_COLUMNS
+from medssl.data.rows import BOX_COLUMNS
 from medssl.demo import brain, eye, leukaemia, lung
 from medssl.demo.drawing import to_uint8
 from medssl.errors import DataError

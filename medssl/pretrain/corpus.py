@@ -16,7 +16,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from medssl.backbones.embeddings import record_key
-from medssl.data.load import IGNORED_SUFFIXES, SPLIT_NAMES, load_data, read_record
+from medssl.data.folders import NO_IMAGES
+from medssl.data.load import load_data, read_record
+from medssl.data.rows import SPLIT_NAMES
 from medssl.errors import DataError, ImageError
 from medssl.files import written_whole
 from medssl.pretrain.views import POLICIES, policy_table
@@ -105,7 +107,7 @@ def records_of(source: str | Path) -> list[dict]:
     else:
         trains = [path for path in folder.iterdir() if path.is_dir() and SPLIT_NAMES.get(path.name.lower()) == "train"]
         files = sorted(file for top in trains or [folder] for file in top.rglob("*") if file.is_file())
-        names = [file.relative_to(folder) for file in files if file.suffix.lower() not in IGNORED_SUFFIXES]
+        names = [file.relative_to(folder) for file in files if file.suffix.lower() not in NO_IMAGES]
         shown = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.parts)]
         found = [
             {"image": {"bytes": None, "path": os.path.abspath(folder / name)}, "file_name": name.as_posix()}

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from medssl.data.load import load_data, read_record, split_data
+from medssl.data.load import load_data, read_record
+from medssl.data.split import split_data
 from medssl.pretrain.corpus import square
 from medssl.pretrain.encoder import Encoder
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from medssl.audit.neighbors import image_level_split
 from medssl.data.labelled import Labelled
-from medssl.data.load import SPLITS
+from medssl.data.rows import SPLITS
 from medssl.study.probes import score_heads
 from medssl.study.runs import BY_IMAGE, Trial
 

@@ -19,7 +19,9 @@ from medssl.audit.worst_pairs import WorstPair, worst_pairs
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed
 from medssl.bundle.measure import part_of
-from medssl.data.load import SPLITS, load_data, split_data
+from medssl.data.load import load_data
+from medssl.data.rows import SPLITS
+from medssl.data.split import split_data
 from medssl.errors import BackboneError, DataError
 from medssl.heads.fit_linear import versions
 from medssl.library.library import embedding_matrix

@@ -11,7 +11,10 @@ from datasets import Image as ImageColumn
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from medssl.data.load import SPLITS, hub_part, load_data, read_record, split_data
+from medssl.data.hub import hub_part
+from medssl.data.load import load_data, read_record
+from medssl.data.rows import SPLITS
+from medssl.data.split import split_data
 from medssl.errors import DataError, ImageError
 
 
@@ -173,8 +176,8 @@ def test_bad_folders(tmp_path):
     picture(tmp_path / "only" / "1.png")
     with pytest.raises(DataError, match="one label only"):
         load_data(tmp_path)
-    (tmp_path / "metadata.csv").write_text("file;label\n")
-    with pytest.raises(DataError, match="lacks the column file_name, label; found: file;label"):
+    (tmp_path / "metadata.csv").write_text("file;remark\n")
+    with pytest.raises(DataError, match="lacks the column label; it has: file, remark"):
         load_data(tmp_path)
     (tmp_path / "metadata.csv").write_bytes(b"file_name,label\nr\xe9tine.png,a\n")
     with pytest.raises(DataError, match="UTF-8"):
@@ -208,10 +211,19 @@ def hub_like(labels, **columns):
 
 
 def test_hub_rows_have_the_same_columns():
-    part = hub_part(hub_like([1, 0], group_id=[7, 8]), "validation", True, "some/set")
+    part, notes = hub_part(hub_like([1, 0], group_id=[7, 8]), "validation", True, "some/set")
+    assert notes == []
     assert part["label"][:] == ["b", "a"] and part["split"][:] == ["val", "val"]
     assert part["group_id"][:] == ["7", "8"] and part["file_name"][:] == ["validation/0", "validation/1"]
     assert part.features["image"] == ImageColumn(decode=False)
+
+
+def test_hub_columns_under_other_names_are_read_and_unused_ones_said():
+    part, notes = hub_part(hub_like([1, 0], PatientID=["p", "NA"], age=[3, 4]), "train", True, "some/set")
+    assert part["group_id"][:] == ["p", "train/1"]
+    assert any("'PatientID' is read as group_id" in note for note in notes)
+    assert any("not used: the column 'age'" in note for note in notes)
+    assert any("1 of 2 rows have no 'PatientID'" in note for note in notes)
 
 
 def test_hub_rows_without_a_label_are_refused():

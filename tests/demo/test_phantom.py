@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medssl.data.load import BOX_COLUMNS, load_data, read_record, split_data
+from medssl.data.load import load_data, read_record
+from medssl.data.rows import BOX_COLUMNS
+from medssl.data.split import split_data
 from medssl.data.tasks import TASKS
 from medssl.demo.phantom import (
     DRAWERS,

@@ -7,7 +7,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from medssl.backbones.backbone import Backbone
-from medssl.data.load import load_data, split_data
+from medssl.data.load import load_data
+from medssl.data.split import split_data
 from medssl.study.probes import Outcome, score_heads
 from medssl.study.runs import Measured, Trial, map_embeddings, trials_fingerprint
 from tests.study.test_probes import make_part, parts

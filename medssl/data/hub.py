@@ -1,0 +1,81 @@
+"""The rows of a Hub data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx
+from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
+
+from medssl.data.columns import read_header
+from medssl.data.groups import read_groups
+from medssl.data.notes import with_notes
+from medssl.data.rows import BOX_COLUMNS, NO_VALUE, SPLIT_NAMES, TEXT
+from medssl.data.table import read_splits
+from medssl.errors import DataError
+
+
+def hub_rows(source: str, revision: str | None) -> Dataset:
+    """A Hub data set's rows, labels as text. Raises DataError when it cannot be loaded or lacks columns."""
+    try:
+        loaded = load_dataset(source, revision=revision)
+    except (OSError, ValueError, RuntimeError, DatasetsError, httpx.HTTPError) as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+        raise DataError(
+            f"{source!r} is no folder here, and the Hub data set of that name could not be loaded: {first}. "
+            "Check the name, the revision and the network."
+        ) from error
+    parts = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+    read = [hub_part(part, name, len(parts) > 1, source) for name, part in parts.items()]
+    notes = list(dict.fromkeys(note for _, about in read for note in about))
+    return with_notes(concatenate_datasets([dataset for dataset, _ in read]), notes)
+
+
+def hub_part(part: Dataset, name: str, several: bool, source: str) -> tuple[Dataset, list[str]]:
+    """One split of a Hub data set in our columns, labels as text, and what is to be said of it. Raises DataError."""
+    count = len(part)
+    if "image" not in part.column_names:
+        raise DataError(f"{source} lacks the column image; it has: {', '.join(part.column_names)}.")
+    columns = read_header([column for column in part.column_names if column != "image"], source, ("label",))
+    if not isinstance(part.features["image"], Image):
+        raise DataError(f"The column image of {source} holds {part.features['image']}, not images.")
+    label = columns.cells["label"][0]
+    feature, values = part.features[label], part[label][:]
+    if isinstance(feature, ClassLabel):
+        # -1 is what datasets writes for "not labelled", as in a hidden test split.
+        values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
+    without = [index for index, value in enumerate(values) if value is None or str(value).strip().lower() in NO_VALUE]
+    if without:
+        raise DataError(
+            f"{len(without)} of {count} rows of {source}, split {name}, have no label (first: row {without[0]}). "
+            "Label them or leave them out."
+        )
+
+    def texts(column: str | None, default: Sequence[str]) -> list[str]:
+        if column is None:
+            return list(default)
+        return [str(value) if value is not None else default[i] for i, value in enumerate(part[column][:])]
+
+    names = texts(columns.one("file_name"), [f"{name}/{index}" for index in range(count)])
+    split = SPLIT_NAMES.get(name.lower(), "") if several else ""
+    places = [f"{source}, {name}/{index}" for index in range(count)]
+    groups, notes = read_groups(
+        {cell: texts(cell, [""] * count) for cell in columns.cells.get("group_id", [])}, names, source
+    )
+    made = {
+        "file_name": names,
+        "label": [str(value) for value in values],
+        "split": read_splits(texts(columns.one("split"), [split] * count), columns.one("split"), places, source),
+        "group_id": groups,
+        "source": texts(columns.one("source"), [""] * count),
+    }
+    boxes = [columns.cells[box][0] for box in BOX_COLUMNS if box in columns.cells]
+    boxes = boxes if len(boxes) == len(BOX_COLUMNS) else []
+    kept = part.select_columns(["image", *boxes]).cast_column("image", Image(decode=False))
+    for column, written in zip(BOX_COLUMNS, boxes, strict=False):
+        kept = kept.cast_column(written, Value("float32"))
+        kept = kept if written == column else kept.rename_column(written, column)
+    for column, content in made.items():
+        kept = kept.add_column(column, content, feature=TEXT)
+    return kept, [*columns.notes, *notes]
