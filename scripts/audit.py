@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args()
 
-    from medssl.audit.audit import audit_data, audit_neighbours
+    from medssl.audit.audit import audit_data, audit_neighbors
     from medssl.data.load import load_data
     from medssl.errors import DataError
 
@@ -46,7 +46,7 @@ def main() -> int:
         kept = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])
         backbone = shared_backbone(arguments.backbone)
         embedded = embed(kept, backbone, cache_dir=arguments.cache, progress=not arguments.quiet)
-        audit = audit_neighbours(audit, embedded, arguments.seed)
+        audit = audit_neighbors(audit, embedded, arguments.seed)
     print(audit.table())
     if out:
         findings = {"data": arguments.data, "seed": arguments.seed, **audit.to_dict()}

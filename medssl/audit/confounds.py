@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2_contingency
 from sklearn.cluster import KMeans
 
 from medssl.audit.findings import INFO, WARNING, Finding
-from medssl.audit.shortcuts import FOLDS, FRAME, SOURCE, Shortcut
+from medssl.audit.shortcuts import FOLDS, FRAME, SOURCE, Shortcut, probe_features, probe_sources
+from medssl.audit.subject import IMAGES, Check, Outcome, Subject
 
 # Excess of balanced accuracy over chance (0 chance, 1 perfect), or one class told from the rest, worth a warning.
 SHORTCUT_EXCESS, SHORTCUT_AUROC = 0.5, 0.95
@@ -55,7 +56,7 @@ def cramers_v(table: np.ndarray) -> float:
     n = table.sum()
     if min(rows, columns) < 2 or n < 2:
         return 0.0
-    phi2 = max(0.0, chi_square(table) / n - (rows - 1) * (columns - 1) / (n - 1))
+    phi2 = max(0.0, chi_square(table)[0] / n - (rows - 1) * (columns - 1) / (n - 1))
     smaller = min(side - (side - 1) ** 2 / (n - 1) for side in (rows, columns)) - 1
     return float(min(1.0, np.sqrt(phi2 / smaller))) if smaller > 0 else 0.0
 
@@ -66,17 +67,16 @@ def filled(table: np.ndarray) -> np.ndarray:
     return table[table.sum(1) > 0][:, table.sum(0) > 0]
 
 
-def chi_square(table: np.ndarray) -> float:
-    """Pearson's statistic of counts [R, K] without empty rows or columns."""
-    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
-    return float(((table - expected) ** 2 / expected).sum())
+def chi_square(table: np.ndarray) -> tuple[float, float]:
+    """Pearson's statistic of counts [R, K] without empty rows or columns, and its p-value."""
+    test = chi2_contingency(table, correction=False)
+    return float(test.statistic), float(test.pvalue)
 
 
 def chance_of(table: np.ndarray) -> float:
     """The p-value of Pearson's chi-square test of counts [R, K]; 1 where there is nothing to test."""
     table = filled(table)
-    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return float(chi2.sf(chi_square(table), freedom)) if freedom > 0 else 1.0
+    return chi_square(table)[1] if min(table.shape) > 1 else 1.0
 
 
 def associate(
@@ -178,3 +178,20 @@ def confound_text(name: str, item: Shortcut | None, association: Association | N
     if item:
         parts.append(f"From {name} alone {predicted(item)}")
     return " ".join([*parts, "A model may have learnt this instead of the disease."])
+
+
+def check_confounds(subject: Subject) -> Outcome:
+    """What predicts the label without looking at the picture's content, and what hangs together with it."""
+    labels, groups, names, seed = subject.labels, subject.groups, subject.label_names, subject.seed
+    features = [item.features for item in subject.fingerprints]
+    shortcuts = probe_features(features, labels, groups, names, seed)
+    shortcuts += probe_sources(subject.sources, labels, groups, names, seed)
+    kinds = frame_kinds(np.array([item[FRAME] for item in features]), seed)
+    facts = {SOURCE: subject.sources, **({FRAME: kinds} if len(kinds) else {})}
+    every = [associate(name, values, labels, groups, names) for name, values in facts.items()]
+    associations = [item for item in every if item is not None]
+    fields = {"shortcuts": shortcuts, "associations": associations}
+    return Outcome(confound_findings(shortcuts, associations), fields)
+
+
+CONFOUNDS = Check("confounds", IMAGES, check_confounds)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from medssl.audit.shortcuts import trivial_features
-from medssl.images.read import image_id
+from medssl.audit.fingerprint import HASH_MARGIN, HASH_SIDE, THUMBNAIL, Fingerprint
 
-HASH_SIDE = 16  # 16 rows of 16 differences: 256 bits
-HASH_MARGIN = 1  # grey levels; below it a difference is JPEG noise on a flat ground
 NEAR_BITS = 40 / 256  # the share that may differ
 NEAR_CORRELATION = 0.97  # of two thumbnails without the data set's mean thumbnail
 FINE_CORRELATION = 0.95  # of what is left of two thumbnails when a 5-px mean is taken off
@@ -22,7 +17,6 @@ FINE_CLIP = 6  # grey levels: the outline of a retina or a skull must not outwei
 POSE_MARGIN = 0.2  # of fine correlation: a plain disc fits in every pose, a copy in one, or two where it is symmetric
 # With fewer images their mean is mostly the two images that are compared.
 MEAN_FROM = 10
-THUMBNAIL = 32
 BLOCK = 512
 # What can be done to squares [N, S, S] besides leaving them as they are.
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -36,18 +30,8 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one decode leaves behind: id, hash [256] bool, thumbnail [32 * 32] float32, features by set [F]."""
-
-    id: str
-    bits: np.ndarray
-    thumbnail: np.ndarray
-    features: dict[str, np.ndarray]
-
-
 class Match(NamedTuple):
-    """Two indices of looks, how similar they are (1: the same), and the turn that makes the second the first."""
+    """Two indices of fingerprints, how similar they are (1: the same), and the turn that makes the second the first."""
 
     one: int
     two: int
@@ -55,58 +39,49 @@ class Match(NamedTuple):
     turn: str = ""
 
 
-def look_at(image: Image.Image) -> Look:
-    """Hash, thumbnail and trivial features of an RGB image."""
-    grey = image.convert("L")
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
-    bits = (small[:, 1:] - small[:, :-1] > HASH_MARGIN).ravel()
-    return Look(image_id(image), bits, thumbnail, trivial_features(image))
-
-
-def exact_pairs(looks: list[Look]) -> list[Match]:
+def exact_pairs(fingerprints: list[Fingerprint]) -> list[Match]:
     """Equal pictures: each later one with the first of its kind."""
     first: dict[str, int] = {}
     pairs = []
-    for index, item in enumerate(looks):
+    for index, item in enumerate(fingerprints):
         if item.id in first:
             pairs.append(Match(first[item.id], index, 1.0))
         first.setdefault(item.id, index)
     return pairs
 
 
-def distinct(looks: list[Look]) -> np.ndarray:
+def distinct(fingerprints: list[Fingerprint]) -> np.ndarray:
     """The index of the first look of each picture, ascending: of equal pictures only the first is compared."""
-    first = {item.id: index for index, item in reversed(list(enumerate(looks)))}
+    first = {item.id: index for index, item in reversed(list(enumerate(fingerprints)))}
     return np.array(sorted(first.values()), dtype=int)
 
 
-def near_pairs(looks: list[Look]) -> list[Match]:
+def near_pairs(fingerprints: list[Fingerprint]) -> list[Match]:
     """Nearly equal pictures; the similarity is the correlation of their thumbnails.
 
     Hashes that agree are confirmed by two correlations of thumbnails: after the data set's mean thumbnail is taken off
     (retinas or slices of different patients share the layout that the mean holds: raw correlation up to 0.99), and of
     their fine detail (a rare layout shared by two patients is not in the mean). A re-saved copy passes both.
     """
-    kept = distinct(looks)
+    kept = distinct(fingerprints)
     if len(kept) < 2:
         return []
-    bits = np.stack([looks[index].bits for index in kept])
-    squares = np.stack([looks[index].thumbnail for index in kept]).reshape(-1, THUMBNAIL, THUMBNAIL)
+    bits = np.stack([fingerprints[index].bits for index in kept])
+    squares = np.stack([fingerprints[index].thumbnail for index in kept]).reshape(-1, THUMBNAIL, THUMBNAIL)
     details = layouts_and_details(squares, squares)
     return [Match(int(kept[one]), int(kept[two]), r) for one, two, r in confirmed(bits, bits, details, details)]
 
 
-def turned_pairs(looks: list[Look], upright: list[Match]) -> list[Match]:
+def turned_pairs(fingerprints: list[Fingerprint], upright: list[Match]) -> list[Match]:
     """Mirrored or turned copies: as near pairs, with the second picture's thumbnail in each of the other seven poses.
 
     Named once, by the pose that fits best, which has to fit better than the usual (median) of all eight. Those that
     are near as they are (`upright`) are left out.
     """
-    kept = distinct(looks)
+    kept = distinct(fingerprints)
     if len(kept) < 2:
         return []
-    squares = np.stack([looks[index].thumbnail for index in kept]).reshape(-1, THUMBNAIL, THUMBNAIL)
+    squares = np.stack([fingerprints[index].thumbnail for index in kept]).reshape(-1, THUMBNAIL, THUMBNAIL)
     bits, details = thumbnail_bits(squares), layouts_and_details(squares, squares)
     known = {(match.one, match.two) for match in upright}
     best: dict[tuple[int, int], Match] = {}

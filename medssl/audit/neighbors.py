@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from medssl.audit.findings import EMBEDDINGS, ERROR, INFO, WARNING, Finding, Pair, finding, number
+from medssl.audit.subject import VECTORS, Check, Outcome, Subject
 from medssl.errors import DataError
 from medssl.metrics.bootstrap import interval, resample
 
@@ -24,7 +25,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """What embeddings say of a data set.
 
     `cosine_threshold` is the similarity from which two images count as near duplicates (None: cannot be said),
@@ -149,7 +150,7 @@ def same_group_share(
     return share, list(pairs)
 
 
-def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbours, list[Finding]]:
+def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbors, list[Finding]]:
     """What the embeddings of an embedded data set say, and the findings. Deterministic for a seed. Raises DataError."""
     vectors = vectors_of(dataset)
     labels, splits, groups, files = (
@@ -164,7 +165,7 @@ def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbours, list[Finding]]
     by_image, _ = same_group_share(vectors, groups, image_level_split(labels, splits, seed), seed)
     known = nearest[np.isfinite(nearest)]
     usual = float(np.median(known)) if len(known) else None
-    found = Neighbours(len(dataset), threshold, usual, len(alike), len(leaks), given, by_image)
+    found = Neighbors(len(dataset), threshold, usual, len(alike), len(leaks), given, by_image)
 
     def told(kind: str, severity: str, rows: list[tuple[int, int, float]], text: str) -> Finding:
         named = [f"{place(one)} = {place(two)}" for one, two, _ in sorted(rows, key=lambda pair: -pair[2])]
@@ -200,3 +201,12 @@ def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbours, list[Finding]]
         )
         findings.append(Finding("image-level split would leak", INFO, 1, text))
     return found, findings
+
+
+def check_neighbors(subject: Subject) -> Outcome:
+    """What the embeddings say of the images and their nearest others."""
+    neighbors, findings = examine(subject.dataset, subject.seed)
+    return Outcome(findings, {"neighbors": neighbors})
+
+
+NEIGHBORS = Check("neighbors", VECTORS, check_neighbors)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from medssl.audit.audit import audit_data, audit_neighbours
+from medssl.audit.audit import audit_data, audit_neighbors
 from medssl.backbones.backbone import Backbone, shared_backbone
 from medssl.backbones.embedder import Embedder
 from medssl.backbones.embeddings import default_cache
@@ -154,7 +154,7 @@ def build_in(
     dataset = split_data(dataset, seed=options.seed, same=scan.ids)
     audit = audit_data(dataset, options.seed, fingerprints=scan.fingerprints)
     dataset = embedder.embed(dataset.select(scan.readable), options.cache_dir, options.progress, scan.frames)
-    audit = audit_neighbours(audit, dataset, options.seed)
+    audit = audit_neighbors(audit, dataset, options.seed)
     name = Path(source).resolve().name if Path(source).is_dir() else str(source)
     facts = {"data": name, "seed": options.seed}
     head = fit_kind(kind, dataset, scan.frames, task, embedder, facts, options)

@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
-from medssl.audit.near_duplicates import Look, look_at
+from medssl.audit.fingerprint import Fingerprint, fingerprint
 from medssl.backbones.frames import FrameFile, SelectedFrames
 from medssl.data.load import read_record
 from medssl.errors import ImageError
@@ -33,7 +33,7 @@ class Scan:
     pictures in the model's frame, and `pictures` their ids and thumbnails: both on disk, both in the rows' order.
     """
 
-    fingerprints: list[Look | str]
+    fingerprints: list[Fingerprint | str]
     frames: SelectedFrames
     pictures: Dataset
 
@@ -59,28 +59,28 @@ def scan_pictures(
     frames = FrameFile(folder / "frames", len(dataset), preprocess)
     place = folder / "pictures.arrow"
 
-    def read(row: int) -> tuple[Look, bytes] | str:
+    def read(row: int) -> tuple[Fingerprint, bytes] | str:
         try:
             image = read_record(dataset[row])
         except ImageError as error:
             return str(error)
         frames.write(row, preprocess.resize(image))
-        return look_at(image), thumbnails.thumbnail(image, side)
+        return fingerprint(image), thumbnails.thumbnail(image, side)
 
-    def results() -> Iterator[tuple[Look, bytes] | str]:
+    def results() -> Iterator[tuple[Fingerprint, bytes] | str]:
         with ThreadPoolExecutor(processors()) as pool:
             for start in range(0, len(dataset), CHUNK):
                 yield from pool.map(read, range(start, min(start + CHUNK, len(dataset))))
 
-    fingerprints: list[Look | str] = []
+    fingerprints: list[Fingerprint | str] = []
     with ArrowWriter(features=CASE_FEATURES, path=str(place)) as writer:
         for result in tqdm(results(), total=len(dataset), desc="read", unit="img", disable=not progress):
             if isinstance(result, str):
                 fingerprints.append(result)
                 continue
-            fingerprint, picture = result
-            fingerprints.append(fingerprint)
-            writer.write({"id": fingerprint.id, "image": {"bytes": picture, "path": None}})
+            seen, picture = result
+            fingerprints.append(seen)
+            writer.write({"id": seen.id, "image": {"bytes": picture, "path": None}})
         writer.finalize()
     rows = np.array([row for row, item in enumerate(fingerprints) if not isinstance(item, str)], int)
     return Scan(fingerprints, SelectedFrames(frames, rows), Dataset.from_file(str(place)))

@@ -34,7 +34,7 @@ def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place:
         others = ", ".join(repr(other) for other in columns if other != name)
         notes.append(f"{place}: {name!r} is taken as the group; {others} only tell apart what lies inside it.")
     without = sum(not key for key in keys[name])
-    if without:
+    if 0 < without < len(own):
         notes.append(f"{place}: {without} of {len(own)} rows have no {name!r}; each is a group of its own.")
     first: dict[str, str] = {}
     for key, cell in zip(keys[name], columns[name], strict=True):

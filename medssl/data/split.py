@@ -57,8 +57,8 @@ def split_data(
         absent = [name for index, name in enumerate(names) if index not in present]
         if absent:
             raise DataError(
-                f"The {split} split has no image of {', '.join(absent[:10])}. Every class needs images of at least three "
-                "groups, or a split column that puts it in train, val and test."
+                f"The {split} split has no image of {', '.join(absent[:10])}. Every class needs images of at least "
+                "three groups, or a split column that puts it in train, val and test."
             )
     return dataset.remove_columns("split").add_column("split", splits.tolist(), feature=TEXT)
 

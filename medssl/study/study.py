@@ -14,7 +14,7 @@ from datasets import Dataset
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from medssl.audit.audit import Audit, audit_data, audit_neighbours
+from medssl.audit.audit import Audit, audit_data, audit_neighbors
 from medssl.audit.worst_pairs import WorstPair, worst_pairs
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed
@@ -244,7 +244,7 @@ def compare(
                 )
                 if task.audit is not None and name == looks:
                     embedded = embed(task.dataset, backbone, pooling=pooled, cache_dir=cache_dir, progress=False)
-                    task.audit = audit_neighbours(task.audit, embedded, seed)
+                    task.audit = audit_neighbors(task.audit, embedded, seed)
                     task.worst = worst_pairs(task.audit.findings, task.dataset)
                 bar.update()
     rows, differences = [], []

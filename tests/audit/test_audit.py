@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from medssl.audit.audit import Audit, audit_data, audit_neighbours
+from medssl.audit.audit import Audit, audit_data, audit_neighbors
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed, with_embeddings
 from medssl.data.load import load_data
@@ -267,14 +267,14 @@ def test_same_seed_same_audit_in_plain_json(clean):
     audit = audit_data(data, seed=3, progress=False)
     first = audit.to_dict()
     assert json.loads(json.dumps(first)) == first == audit_data(data, seed=3, progress=False).to_dict()
-    assert Audit.from_dict(first) == audit and audit.neighbours is not None
+    assert Audit.from_dict(first) == audit and audit.neighbors is not None
 
 
 def test_an_audit_of_before_embeddings_is_read(clean):
     found = audit_data(clean.write(), progress=False).to_dict()
-    for name in ("associations", "neighbours"):
+    for name in ("associations", "neighbors"):
         del found[name]
-    assert Audit.from_dict(found).neighbours is None
+    assert Audit.from_dict(found).neighbors is None
 
 
 def test_embeddings_add_what_hashes_miss(clean, tiny_backbone):
@@ -285,12 +285,12 @@ def test_embeddings_add_what_hashes_miss(clean, tiny_backbone):
     vectors[60] = vectors[0] + 0.01 * vectors[1]
     before = audit_data(data, progress=False)
     assert "exact duplicate" not in kinds(before) and "Nearest images" not in before.table()
-    after = audit_neighbours(before, with_embeddings(data, vectors))
+    after = audit_neighbors(before, with_embeddings(data, vectors))
     leaks = kinds(after)["alike in embedding across splits"]
     assert (leaks.severity, leaks.examples) == ("warning", ["0.png (train) = crop.png (test)"])
     assert "Nearest images" in after.table() and after.findings[: len(before.errors)] == before.errors
     embedded = embed(data, Backbone.from_pretrained(tiny_backbone), cache_dir=clean.root.parent, progress=False)
-    assert audit_data(embedded, progress=False) == audit_neighbours(before, embedded)
+    assert audit_data(embedded, progress=False) == audit_neighbors(before, embedded)
 
 
 def script(*arguments):
@@ -316,7 +316,7 @@ def test_script_with_a_backbone(clean, tiny_backbone, tmp_path):
     done = script("--data", clean.root, *more)
     assert done.returncode == 1 and "Nearest images by their embeddings" in done.stdout, done.stderr
     found = json.loads((tmp_path / "findings.json").read_text("utf-8"))
-    assert found["neighbours"]["images"] == 60 and found["neighbours"]["same_group"]["value"] == 0
+    assert found["neighbors"]["images"] == 60 and found["neighbors"]["same_group"]["value"] == 0
 
 
 def test_script_that_cannot_run(clean, tmp_path):

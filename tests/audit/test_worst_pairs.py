@@ -10,7 +10,8 @@ from PIL import Image
 from medssl.audit import near_duplicates
 from medssl.audit.audit import audit_data
 from medssl.audit.findings import Finding
-from medssl.audit.near_duplicates import exact_pairs, look_at, near_pairs, turned_pairs
+from medssl.audit.fingerprint import fingerprint
+from medssl.audit.near_duplicates import exact_pairs, near_pairs, turned_pairs
 from medssl.audit.worst_pairs import worst_pairs
 from medssl.backbones.embeddings import with_embeddings
 from medssl.data.load import read_record
@@ -88,7 +89,7 @@ def test_findings_come_back_from_json(leaking):
 
 def test_blocks_find_the_same_pairs(leaking, monkeypatch):
     rows = [row for row, name in enumerate(leaking["file_name"]) if name != "broken.png"]
-    looks = [look_at(read_record(leaking[row])) for row in rows]
+    looks = [fingerprint(read_record(leaking[row])) for row in rows]
 
     def found():
         near = near_pairs(looks)

@@ -21,7 +21,7 @@ def test_each_file_is_decoded_once(head, tiny_data, tiny_backbone, tmp_path, mon
         decoded.append(record["file_name"])
         return read_record(record)
 
-    for module in ("medssl.bundle.scan", "medssl.backbones.frames", "medssl.audit.audit"):
+    for module in ("medssl.bundle.scan", "medssl.backbones.frames", "medssl.audit.fingerprint"):
         monkeypatch.setattr(f"{module}.read_record", counting)
     backbone = Backbone.from_pretrained(tiny_backbone)
     bundle = build_bundle(tiny_data["shapes"], "shapes", backbone, cache_dir=tmp_path, progress=False, head=head)

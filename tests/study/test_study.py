@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(models, tiny_data, tmp
     study = compare({"vit": models["vit"]}, {"broken": folder}, cache_dir=tmp_path / "cache", **QUICK)
     task = study.tasks["broken"]
     assert len(task.dataset) == len(task.truth.labels) == 59 and task.audit.undecodable == [broken.name]
-    assert task.audit.neighbours is not None
+    assert task.audit.neighbors is not None
 
 
 KILLED = """

@@ -1,0 +1,97 @@
+"""Checks that stand alone: label names, label errors, notes; and the registry that lists them."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from medssl.audit.audit import audit_data
+from medssl.audit.label_errors import LABEL_ERRORS, suspects
+from medssl.audit.label_names import plain_label
+from medssl.audit.registry import CHECKS
+from medssl.audit.subject import Subject
+from medssl.backbones.embeddings import with_embeddings
+from medssl.data.load import load_data
+from tests.folders import Folder, blobs
+
+
+def embedded(vectors, labels, groups):
+    """A data set of embeddings only, as the checks on vectors see it."""
+    features = Features(
+        {
+            "label": ClassLabel(names=["a", "b", "c"]),
+            **dict.fromkeys(("file_name", "group_id", "split"), Value("string")),
+        }
+    )
+    columns = {
+        "label": labels.tolist(),
+        "file_name": [f"{row}.png" for row in range(len(labels))],
+        "group_id": [str(group) for group in groups],
+        "split": ["train"] * len(labels),
+    }
+    return with_embeddings(Dataset.from_dict(columns, features=features), vectors)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_flipped_labels_are_found_and_few_others(seed):
+    random = np.random.default_rng(seed)
+    labels = np.arange(300) % 3
+    vectors = random.normal(0, 1, (300, 16)) + 4 * np.eye(16)[labels]
+    flipped = random.choice(300, 15, replace=False)
+    given = labels.copy()
+    given[flipped] = (labels[flipped] + 1 + random.integers(0, 2, 15)) % 3
+    (found,) = LABEL_ERRORS.run(Subject(embedded(vectors.astype(np.float32), given, np.arange(300) // 2))).findings
+    named = {pair.rows[0] for pair in found.pairs}
+    assert len(named & set(flipped.tolist())) >= 8
+    assert len(named - set(flipped.tolist())) <= 4
+    assert "probably" in found.examples[0]
+    assert all(given[pair.rows[0]] != given[pair.rows[1]] for pair in found.pairs)
+
+
+def test_right_labels_give_few_suspects():
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    vectors = random.normal(0, 1, (300, 16)) + 6 * np.eye(16)[labels]
+    assert LABEL_ERRORS.run(Subject(embedded(vectors.astype(np.float32), labels, np.arange(300)))).findings == []
+
+
+def test_the_confident_joint_by_hand():
+    """Two classes; thresholds 0.7 and 0.8: row 2 is labeled 0, and reaches class 1's threshold only."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.2, 0.8], [0.2, 0.8]])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    assert suspects(probabilities, labels) == [(2, 1)]
+
+
+def test_too_few_groups_give_no_verdict():
+    vectors = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    assert LABEL_ERRORS.run(Subject(embedded(vectors, np.arange(12) % 3, np.arange(12) // 4))).findings == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Glioma", "glioma ", True), ("no tumor", "no_tumor", True), ("1", "1.0", True), ("01", "1", True),
+        ("café", "cafe\u0301", True), ("Ａ", "a", True), ("1", "10", False), ("grade 1", "grade 2", False),
+        ("1.5", "15", False), ("+", "-", False),
+    ],
+)  # fmt: skip
+def test_labels_written_alike(one, other, same):
+    assert (plain_label(one) == plain_label(other)) == same
+
+
+def test_labels_written_alike_and_notes_are_findings(tmp_path):
+    folder = Folder(tmp_path / "data")
+    for index in range(24):
+        folder.add(f"{index}.png", ("Cyst", "cyst", "stone")[index % 3], image=blobs(index))
+    path = folder.write()
+    table = (path / "metadata.csv").read_text().splitlines()
+    table = [line + (",age" if row == 0 else ",50") for row, line in enumerate(table)]
+    (path / "metadata.csv").write_text("\n".join(table) + "\n")
+    audit = audit_data(load_data(path), progress=False)
+    alike = next(item for item in audit.findings if item.kind == "labels written alike")
+    assert alike.severity == "error" and "'Cyst' (8 images), 'cyst' (8 images)" in alike.examples[0]
+    assert any("not used: the column 'age'" in item.message for item in audit.findings)
+
+
+def test_the_registry_names_every_check_once():
+    names = [check.name for check in CHECKS]
+    assert len(names) == len(set(names)) and all(check.needs in ("table", "images", "vectors") for check in CHECKS)
