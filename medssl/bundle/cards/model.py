@@ -12,7 +12,7 @@ from medssl.backbones.registry import BACKBONES
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
 from medssl.heads.patch import PatchHead
 from medssl.hub.card_signature import sign
-from medssl.metrics.classification import format_metrics
+from medssl.metrics.metric import format_metrics
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
