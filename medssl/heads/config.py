@@ -85,6 +85,19 @@ class Thresholds:
             sentences.append(f"Too few validation groups to promise {level} for a class by itself: {', '.join(thin)}.")
         return sentences
 
+    def summary(self) -> str:
+        """The thresholds in one line for the card: names and numbers, unknown ones left out."""
+        values = self.to_dict()
+        values.pop("adaptive", None)
+        parts = [f"{name} {value:.4g}" for name, value in values.items()]
+        if self.adaptive is not None:
+            edges = [*(f" below a confidence of {edge:.4g}" for edge in self.adaptive.edges), " above"]
+            bands = zip(self.adaptive.probabilities, edges if len(edges) > 1 else [""], strict=True)
+            entries = ", ".join(f"{probability:.4g}{edge}" for probability, edge in bands)
+            parts.append(f"prediction sets of at least {self.adaptive.minimum_mass:g} of the probability")
+            parts.append(f"and every class from {entries}")
+        return ", ".join(parts)
+
     def to_dict(self) -> dict:
         """The thresholds in plain JSON types, unknown ones left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
