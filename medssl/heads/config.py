@@ -72,7 +72,10 @@ class Thresholds:
             ]
         bands, fewest = len(self.adaptive.groups), min(self.adaptive.groups)
         where = f"within each of {bands} bands of confidence" if bands > 1 else "over all images together"
-        sentences = [f"Calibrated on validation by group for {level}, {where} ({fewest} groups or more in each)."]
+        sentences = [
+            f"Calibrated on validation by group for {level}, {where} ({fewest} groups or more in each), over all "
+            "classes together."
+        ]
         promised = self.adaptive.promised(self.conformal_level)
         if promised < self.conformal_level:
             sentences.append(f"Validation has too few groups to promise {level}: {promised:.0%} can be promised.")
@@ -82,7 +85,8 @@ class Thresholds:
             )
         thin = self.adaptive.thin_classes(self.conformal_level)
         if thin:
-            sentences.append(f"Too few validation groups to promise {level} for a class by itself: {', '.join(thin)}.")
+            counts = ", ".join(f"{label} ({self.adaptive.class_groups[label]})" for label in thin)
+            sentences.append(f"Too few validation groups to tell how well a class by itself is covered: {counts}.")
         return sentences
 
     def summary(self) -> str:
