@@ -298,8 +298,8 @@ def add_sanity(
 def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> dict | None:
     """A mean over images with its 95 % interval over groups; images without the figure left out, None without any."""
     from medssl.explain.faithfulness import METRICS
-    from medssl.metrics.bootstrap import interval, resample
-    from medssl.metrics.classification import plain, share, weighted_means
+    from medssl.metrics.bootstrap import interval, resample, weighted_means
+    from medssl.metrics.metric import flagged_share, plain
 
     known = np.isfinite(numbers)
     if not known.any():
@@ -307,7 +307,7 @@ def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resa
     column = np.asarray(numbers, np.float64)[known]
     of = np.asarray(groups)[known]
     if metric == "pointing":
-        found = share(column, of, resamples, seed)
+        found = flagged_share(column, of, resamples, seed)
     else:
         value, resampled = resample(of, lambda weights: weighted_means(weights, column[:, None]), resamples, seed)
         low, high = interval(float(value[0]), resampled[:, 0], len(set(of)), None)

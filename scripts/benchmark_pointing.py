@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> dict:
     from medssl.demo.bundles import shipped_bundles
     from medssl.demo.phantom import check_task, draw_phantom
     from medssl.explain.faithfulness import pointing_hit, random_heatmap
-    from medssl.metrics.classification import share
+    from medssl.metrics.metric import flagged_share
 
     figures: dict[str, dict] = {}
     print("| task | pictures | lesion area | ViT-CX in the lesion | random map in the lesion |")
@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> dict:
             control.append(pointing_hit(random_heatmap(height, width, arguments.seed + number), phantom.mask))
             area.append(phantom.mask.mean())
         groups = np.array([f"{task}-{phantom.group_id}" for phantom in phantoms])
-        found = {name: share(np.array(values), groups) for name, values in (("vit_cx", hits), ("random", control))}
+        found = {
+            name: flagged_share(np.array(values), groups) for name, values in (("vit_cx", hits), ("random", control))
+        }
         figures[task] = {"images": len(phantoms), "lesion_area": float(np.mean(area)), **found}
         cells = [
             f"{found[n]['value']:.3f} [{found[n]['low']:.3f}, {found[n]['high']:.3f}]" for n in ("vit_cx", "random")

@@ -40,7 +40,7 @@ def main() -> int:
 
     from medssl.backbones.backbone import shared_backbone
     from medssl.bundle.build import build_bundle
-    from medssl.metrics.classification import format_metrics
+    from medssl.metrics.metric import format_metrics
 
     started = time.perf_counter()
     backbone = shared_backbone(arguments.backbone, arguments.revision)

@@ -30,7 +30,7 @@ def main() -> int:
     from medssl.bundle.measure import image_probabilities, measure, part_of
     from medssl.data.load import load_data
     from medssl.errors import DataError
-    from medssl.metrics.classification import format_metrics
+    from medssl.metrics.metric import format_metrics
 
     bundle = Bundle.load(arguments.bundle)
     head = bundle.head

@@ -14,10 +14,12 @@ from medssl.backbones.frames import DecodedFrames, Frames, pixel_batches
 from medssl.bundle.bundle import Bundle
 from medssl.data.labelled import Labelled
 from medssl.errors import BundleError
-from medssl.heads.fit_linear import nearest_similarity
+from medssl.heads.calibration import nearest_similarity
 from medssl.heads.head import ClassificationHead, Head
 from medssl.library.library import embedding_matrix
-from medssl.metrics.classification import classification_metrics, retrieval_metrics, share
+from medssl.metrics.classification import classification_metrics
+from medssl.metrics.metric import flagged_share
+from medssl.metrics.retrieval import retrieval_metrics
 
 
 def part_of(dataset: Dataset, split: str | None = None) -> Labelled:
@@ -83,7 +85,7 @@ def measure(
 
     def unfamiliar(part: Labelled) -> dict:
         flags = nearest_similarity(part, cases, thresholds.familiarity_neighbors) < thresholds.familiarity
-        return share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
+        return flagged_share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
 
     return {
         "images": len(queries.labels),

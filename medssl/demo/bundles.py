@@ -10,7 +10,7 @@ from medssl.backbones.backbone import Backbone
 from medssl.bundle.build import build_bundle
 from medssl.bundle.bundle import Bundle
 from medssl.demo.phantom import DRAWERS, write_phantoms
-from medssl.heads.head import LINEAR
+from medssl.heads.config import LINEAR
 from medssl.heads.patch import PATCH
 
 PER_LABEL = 72

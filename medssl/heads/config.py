@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.checkpoint import first_line
 from medssl.errors import BundleError
+from medssl.heads.prediction_sets import BANDS, AdaptiveSets, threshold_members
 from medssl.images.preprocess import Preprocess
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 knew one threshold for all prediction sets; a reader of 1 would make wrong ones of 2
+READABLE = (1, 2)
 LINEAR = "linear"  # the kind of a head whose config names none
 # How configs written by earlier versions call a threshold.
 RENAMED = {"familiarity_neighbours": "familiarity_neighbors"}
@@ -21,9 +25,9 @@ ConfigT = TypeVar("ConfigT", bound="HeadConfig")
 
 def check_schema(version: object) -> None:
     """Raises BundleError unless a head with this schema_version can be read."""
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         raise BundleError(
-            f"This head has schema_version {version}; this medssl reads {SCHEMA_VERSION}. "
+            f"This head has schema_version {version}; this medssl reads {' and '.join(map(str, READABLE))}. "
             "Update medssl, or fit the head again."
         )
 
@@ -32,20 +36,71 @@ def check_schema(version: object) -> None:
 class Thresholds:
     """What decides the prediction set and the familiarity of an image.
 
-    A class is in the prediction set, which aims at covering `conformal_level` of the true classes, from the
-    probability `conformal_probability` on. An image is familiar where its mean cosine to its `familiarity_neighbors`
-    nearest training cases is at least `familiarity`. None means that it was never calibrated: then no image is called
-    familiar or unfamiliar, and the prediction set is the most probable class alone.
+    The prediction set aims at holding the true class of `conformal_level` of images: by `adaptive`, or for a head of
+    schema 1 every class from the probability `conformal_probability` on. An image is familiar where its mean cosine to
+    its `familiarity_neighbors` nearest training cases is at least `familiarity`. None means that it was never
+    calibrated: then no image is called familiar or unfamiliar, and every class is in the prediction set.
     """
 
     conformal_level: float = 0.9
     conformal_probability: float | None = None
+    adaptive: AdaptiveSets | None = None
     familiarity: float | None = None
     familiarity_neighbors: int = 5
 
     def familiar(self, familiarity: float) -> bool | None:
         """Whether an image of this familiarity is familiar; None where no threshold is known."""
         return None if self.familiarity is None else bool(familiarity >= self.familiarity)
+
+    def members(self, probabilities: np.ndarray) -> np.ndarray:
+        """Bool `[N, C]`: the prediction sets of calibrated probabilities `[N, C]`."""
+        if self.adaptive is not None:
+            return self.adaptive.members(probabilities)
+        if self.conformal_probability is not None:
+            return threshold_members(probabilities, self.conformal_probability)
+        return np.ones(probabilities.shape, bool)
+
+    def promise(self) -> list[str]:
+        """How the prediction sets were calibrated and what they can promise, in plain sentences for card and page."""
+        level = f"{self.conformal_level:.0%}"
+        if self.adaptive is None and self.conformal_probability is None:
+            return ["The prediction sets were not calibrated: every class is in them."]
+        if self.adaptive is None:
+            return [
+                f"Calibrated by an earlier version, with one threshold for all images: sets hold the true class in "
+                f"{level} of images on average, and in fewer where the model is unsure. Build the bundle again."
+            ]
+        bands, fewest = len(self.adaptive.groups), min(self.adaptive.groups)
+        where = f"within each of {bands} bands of confidence" if bands > 1 else "over all images together"
+        sentences = [
+            f"Calibrated on validation by group for {level}, {where} ({fewest} groups or more in each), over all "
+            "classes together."
+        ]
+        promised = self.adaptive.promised(self.conformal_level)
+        if promised < self.conformal_level:
+            sentences.append(f"Validation has too few groups to promise {level}: {promised:.0%} can be promised.")
+        elif bands < BANDS:
+            sentences.append(
+                f"Validation has too few groups to promise {level} for unsure and sure images each by themselves."
+            )
+        thin = self.adaptive.thin_classes(self.conformal_level)
+        if thin:
+            counts = ", ".join(f"{label} ({self.adaptive.class_groups[label]})" for label in thin)
+            sentences.append(f"Too few validation groups to tell how well a class by itself is covered: {counts}.")
+        return sentences
+
+    def summary(self) -> str:
+        """The thresholds in one line for the card: names and numbers, unknown ones left out."""
+        values = self.to_dict()
+        values.pop("adaptive", None)
+        parts = [f"{name} {value:.4g}" for name, value in values.items()]
+        if self.adaptive is not None:
+            edges = [*(f" below a confidence of {edge:.4g}" for edge in self.adaptive.edges), " above"]
+            bands = zip(self.adaptive.probabilities, edges if len(edges) > 1 else [""], strict=True)
+            entries = ", ".join(f"{probability:.4g}{edge}" for probability, edge in bands)
+            parts.append(f"prediction sets of at least {self.adaptive.minimum_mass:g} of the probability")
+            parts.append(f"and every class from {entries}")
+        return ", ".join(parts)
 
     def to_dict(self) -> dict:
         """The thresholds in plain JSON types, unknown ones left out."""
@@ -59,6 +114,8 @@ class Thresholds:
         unknown = sorted(set(renamed) - set(allowed))
         if unknown:
             raise BundleError(f"A head has no threshold {', '.join(unknown)}. Allowed: {', '.join(allowed)}.")
+        if renamed.get("adaptive") is not None:
+            renamed["adaptive"] = AdaptiveSets.from_dict(renamed["adaptive"])
         return cls(**renamed)
 
 
@@ -122,7 +179,7 @@ class HeadConfig:
 
         Raises BundleError for another schema, and when a setting is missing or does not fit.
         """
-        check_schema(values.get("schema_version", SCHEMA_VERSION))
+        check_schema(values.get("schema_version", READABLE[0]))
         kind = values.get("kind", LINEAR)
         if kind != cls.kind:
             raise BundleError(f"The config is of a head of kind {kind!r}; {cls.__name__} is of kind {cls.kind!r}.")

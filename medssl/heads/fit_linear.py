@@ -1,16 +1,13 @@
-"""Fit a head on embeddings: logistic regression, then temperature, then conformal and familiarity thresholds."""
+"""Fit a head on embeddings: logistic regression, then temperature and thresholds."""
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -18,12 +15,10 @@ from medssl.backbones.embedder import Embedder
 from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
-from medssl.heads.config import Thresholds
+from medssl.heads.calibration import calibrate, fit_temperature, smoothed_loss
 from medssl.heads.head import ClassificationHead
-from medssl.metrics.classification import unit
 
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-FAMILIARITY_PERCENTILE = 5
 # Classes count as uneven when the largest has this many times the images of the smallest.
 UNEVEN = 1.5
 RECORDED = ("torch", "transformers", "datasets", "huggingface-hub", "scikit-learn", "qdrant-client", "numpy", "pillow")
@@ -41,55 +36,6 @@ def fit_linear(train: Labelled, C: float, classes: int, balanced: bool) -> tuple
     return weight, bias - weight @ scaler.mean_
 
 
-def smoothed_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropies `[N]` of logits `[N, C]` against labels held true with probability 1 - 1 / (N + 2).
-
-    Platt's targets (Platt 1999): where validation is all right, plain likelihood asks for infinite confidence.
-    """
-    count, classes = logits.shape
-    doubt = 1 / (count + 2)
-    targets = np.full((count, classes), doubt / (classes - 1))
-    targets[np.arange(count), labels] = 1 - doubt
-    return -(targets * log_softmax(logits, axis=1)).sum(axis=1)
-
-
-def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of the smoothed losses."""
-    return float(smoothed_losses(logits, labels).mean())
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature (Guo et al. 2017, arXiv 1706.04599) that minimises the smoothed loss."""
-    found = minimize_scalar(
-        lambda log_t: smoothed_loss(logits / math.exp(log_t), labels), bounds=(-3, 3), method="bounded"
-    )
-    return float(math.exp(found.x))
-
-
-def conformal_probability(
-    probabilities: np.ndarray, labels: np.ndarray, level: float = Thresholds.conformal_level
-) -> float:
-    """Split-conformal threshold: classes from this probability on hold the true one in `level` of cases.
-
-    The score is 1 - p(true class), its quantile at ceil((n + 1) * level) / n (Angelopoulos & Bates 2021,
-    arXiv 2107.07511, section 1). With too few calibration images every class is a member (threshold 0).
-    """
-    scores = np.sort(1 - probabilities[np.arange(len(labels)), labels])
-    rank = math.ceil((len(scores) + 1) * level)
-    return float(1 - scores[rank - 1]) if rank <= len(scores) else 0.0
-
-
-def nearest_similarity(
-    queries: Labelled, cases: Labelled, neighbors: int = Thresholds.familiarity_neighbors
-) -> np.ndarray:
-    """Mean cosine `[N]` of each query to its nearest cases of other groups."""
-    similarity = unit(queries.embeddings) @ unit(cases.embeddings).T
-    similarity[queries.groups[:, None] == cases.groups[None, :]] = -np.inf
-    best = np.sort(similarity, axis=1)[:, -neighbors:]
-    best[~np.isfinite(best)] = np.nan
-    return np.nanmean(best, axis=1)
-
-
 def uneven(labels: np.ndarray, classes: int) -> bool:
     """Whether the classes are so uneven that their weights are balanced."""
     counts = np.bincount(labels, minlength=classes)
@@ -102,17 +48,6 @@ def check_classes(task: Task, train: Labelled, validation: Labelled) -> None:
         missing = [label for index, label in enumerate(task.labels) if index not in part.labels]
         if missing:
             raise DataError(f"The {name} split has no image of {', '.join(missing)}; add some or split anew.")
-
-
-def calibrate(logits: np.ndarray, train: Labelled, validation: Labelled) -> tuple[float, Thresholds]:
-    """The temperature of validation logits `[N, C]`, and the conformal and familiarity thresholds."""
-    temperature = fit_temperature(logits, validation.labels)
-    probabilities = softmax(logits / temperature, axis=1)
-    familiarity = nearest_similarity(validation, train)
-    return temperature, Thresholds(
-        conformal_probability=conformal_probability(probabilities, validation.labels),
-        familiarity=float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
-    )
 
 
 def fit_facts(train: Labelled, validation: Labelled, balanced: bool) -> dict:
@@ -154,7 +89,8 @@ def fit_head(
     """
     check_classes(task, train, validation)
     weight, bias, chosen, balanced = choose_linear(train, validation, len(task.labels))
-    temperature, thresholds = calibrate(validation.embeddings @ weight.T + bias, train, validation)
+    logits = validation.embeddings @ weight.T + bias
+    temperature, thresholds = calibrate(logits, train, validation, task.labels)
     return ClassificationHead.from_linear(
         weight.astype(np.float32),
         bias.astype(np.float32),

@@ -17,12 +17,10 @@ from medssl.backbones.patch_tokens import Layer, layer_name
 from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
+from medssl.heads.calibration import calibrate, fit_temperature, smoothed_losses
 from medssl.heads.fit_linear import (
-    calibrate,
     check_classes,
     fit_facts,
-    fit_temperature,
-    smoothed_losses,
     uneven,
     versions,
 )
@@ -251,7 +249,7 @@ def fit_patch_head(
     balanced = uneven(train.images.labels, len(task.labels))
     trials = run_trials(train, validation, len(task.labels), balanced, seed, progress)
     chosen = choose(trials)
-    temperature, thresholds = calibrate(chosen.logits, train.images, validation.images)
+    temperature, thresholds = calibrate(chosen.logits, train.images, validation.images, task.labels)
     return PatchHead.from_patch_linear(
         chosen.weight,
         chosen.bias,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from medssl.backbones.backbone import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
-from medssl.heads.config import LINEAR, SCHEMA_VERSION, HeadConfig, check_schema
+from medssl.heads.config import LINEAR, READABLE, HeadConfig, check_schema
 from medssl.hub.pull import CONFIG_FILE, SETTINGS, is_hub_id, pull
 
 WEIGHTS_FILE = "model.safetensors"
@@ -58,7 +58,7 @@ def read_config(folder: Path, place: str | Path) -> dict:
     """The config.json of a head's folder. Raises BundleError when it is no such thing, or of a newer schema."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-        schema = config.get("schema_version", SCHEMA_VERSION)
+        schema = config.get("schema_version", READABLE[0])
     except (OSError, ValueError, AttributeError) as error:
         raise BundleError(
             f"The head {str(place)!r} could not be loaded: {first_line(error)} "
@@ -166,10 +166,7 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
 
     def prediction_sets(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Conformal prediction sets as bool `[B, C]`; the most probable class is always a member."""
-        threshold = self.thresholds.conformal_probability
-        threshold = 1.0 if threshold is None else threshold
-        best = torch.nn.functional.one_hot(probabilities.argmax(dim=-1), len(self.labels)).bool()
-        return (probabilities >= threshold) | best
+        return torch.from_numpy(self.thresholds.members(probabilities.detach().double().numpy()))
 
     @torch.no_grad()
     def predict_encoding(self, encoding: Encoding) -> list[Prediction]:

@@ -13,6 +13,40 @@ BLOCK = 2_000_000
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A quotient that is NaN, without complaint, where nothing was drawn."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return above / below
+
+
+def mean_known(values: np.ndarray) -> np.ndarray:
+    """Row means `[R]` of `[R, C]` over the entries that are known; NaN where none is."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
+
+
+def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Means `[R, M]` of values `[N, M]` under weights `[R, N]`."""
+    return ratio(weights @ values, weights.sum(axis=1, keepdims=True))
+
+
+def class_means(weights: np.ndarray, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Per class means `[R, C]` of values `[N]` under weights `[R, N]`, classes in the order of their numbers; NaN where
+    a resample holds no image of a class.
+    """
+    of_class = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    return ratio(weights @ (of_class * values[:, None]), weights @ of_class)
+
+
+def mean_statistic(values: np.ndarray, labels: np.ndarray | None = None) -> Statistic:
+    """Weights `[R, N]` -> means `[R, M]` of values `[N, M]`; with labels `[N]` the mean of the classes' means, which of
+    what is right or wrong is the balanced accuracy, over the classes that a resample holds.
+    """
+    if labels is None:
+        return lambda weights: weighted_means(weights, values)
+    return lambda weights: np.column_stack([mean_known(class_means(weights, column, labels)) for column in values.T])
+
+
 def number_groups(groups: Sequence[str]) -> np.ndarray:
     """Groups `[N]` as whole numbers from 0 `[N]`."""
     return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
@@ -66,3 +100,22 @@ def interval(
         return np.nan, np.nan
     low, high = np.percentile(known, (100 * tail, 100 * (1 - tail)))
     return float(low), float(high)
+
+
+def bounded_mean(
+    values: np.ndarray,
+    groups: np.ndarray,
+    labels: np.ndarray | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The mean of values `[N]` within 0 to 1, and its 95 % interval over groups `[N]`.
+
+    With labels `[N]` it is the mean of the classes' means: the balanced accuracy, of what is right or wrong.
+    """
+    values, groups = np.asarray(values, np.float64), np.asarray(groups)
+    value, resampled = resample(groups, mean_statistic(values[:, None], labels), n_bootstrap, seed)
+    total = len(np.unique(groups))
+    parts = [total] if labels is None else [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+    low, high = interval(float(value[0]), resampled[:, 0], total, parts)
+    return float(value[0]), low, high

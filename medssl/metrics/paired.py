@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medssl.metrics.bootstrap import group_draws, interval, number_groups
-from medssl.metrics.classification import check_groups, mean_known, plain, ratio
+from medssl.metrics.bootstrap import group_draws, interval, mean_known, number_groups, ratio
+from medssl.metrics.metric import check_groups, plain
 
 
 def resampled_means(

@@ -8,8 +8,11 @@ import numpy as np
 from scipy.special import softmax
 
 from medssl.data.labelled import Labelled
-from medssl.heads.fit_linear import choose_linear, conformal_probability, fit_temperature
-from medssl.metrics.classification import RETRIEVAL, retrieval_scores, similarity_blocks, unit
+from medssl.heads.calibration import fit_temperature
+from medssl.heads.config import Thresholds
+from medssl.heads.fit_linear import choose_linear
+from medssl.heads.prediction_sets import calibrate_sets
+from medssl.metrics.retrieval import RETRIEVAL, retrieval_scores, similarity_blocks, unit
 
 KS = (1, 3, 5, 10, 20)
 ACCURACIES = ("accuracy", "balanced_accuracy")
@@ -89,15 +92,15 @@ def judge(head: str, predicted: np.ndarray, test: Labelled, setting: str = "") -
 
 
 def score_linear(train: Labelled, validation: Labelled, test: Labelled, classes: int) -> Outcome:
-    """The linear head that `fit_head` fits: C, temperature and conformal threshold from validation."""
+    """The linear head that `fit_head` fits: C, temperature and prediction sets from validation."""
     weight, bias, C, _ = choose_linear(train, validation, classes)
     logits, known = (part.embeddings @ weight.T + bias for part in (test, validation))
     temperature = fit_temperature(known, validation.labels)
     probabilities = softmax(logits / temperature, axis=1)
-    threshold = conformal_probability(softmax(known / temperature, axis=1), validation.labels)
-    predicted = logits.argmax(axis=1)
-    # As heads.ClassificationHead.prediction_sets: the most probable class is always a member.
-    sets = (probabilities >= threshold) | (np.arange(classes) == predicted[:, None])
+    names = [str(index) for index in range(classes)]
+    calibrated = softmax(known / temperature, axis=1)
+    adaptive = calibrate_sets(calibrated, validation.labels, validation.groups, names, Thresholds.conformal_level)
+    predicted, sets = logits.argmax(axis=1), adaptive.members(probabilities)
     scores = (predicted == test.labels).astype(np.float64)
     return Outcome(LINEAR, ACCURACIES, scores, f"C={C:g}", predicted, probabilities, sets)
 

@@ -7,16 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medssl.metrics.bootstrap import Statistic, interval, resample
-from medssl.metrics.classification import (
-    METRICS,
-    classification_metrics,
-    mean_known,
-    metric,
-    plain,
-    ratio,
-    weighted_means,
-)
+from medssl.metrics.bootstrap import interval, mean_statistic, resample
+from medssl.metrics.classification import classification_metrics
+from medssl.metrics.metric import METRICS, metric, plain
 from medssl.metrics.paired import holm, paired_differences
 from medssl.study.probes import CLASSIFIERS, LINEAR
 from medssl.study.results import FLATTERY, Row
@@ -65,19 +58,6 @@ def collect(trials: Sequence[Trial], head: str, name: str) -> Scores | None:
     if same:
         return Scores(np.mean(draws, axis=0), rows[0], draws, used, settings)
     return Scores(np.concatenate(draws), np.concatenate(rows), draws, used, settings)
-
-
-def mean_statistic(scores: np.ndarray, labels: np.ndarray | None) -> Statistic:
-    """Weights `[R, N]` -> means `[R, M]` of scores `[N, M]`; with labels `[N]`, the mean of the classes' means."""
-    if labels is None:
-        return lambda weights: weighted_means(weights, scores)
-    true = (labels[:, None] == np.unique(labels)).astype(np.float64)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        support = weights @ true
-        return np.column_stack([mean_known(ratio(weights @ (true * column[:, None]), support)) for column in scores.T])
-
-    return statistic
 
 
 def score_figure(

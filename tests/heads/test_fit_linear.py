@@ -9,14 +9,7 @@ from medssl.backbones.embedder import Embedder
 from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
-from medssl.heads.fit_linear import (
-    conformal_probability,
-    fit_head,
-    fit_linear,
-    fit_temperature,
-    nearest_similarity,
-    smoothed_loss,
-)
+from medssl.heads.fit_linear import fit_head, fit_linear
 from tests.models import save_model
 
 
@@ -36,64 +29,6 @@ def test_the_folded_layer_equals_scikit_learn_on_standardised_embeddings(classes
     model = LogisticRegression(C=0.1, max_iter=2000).fit(scaler.transform(train.embeddings), train.labels)
     expected = model.predict_proba(scaler.transform(other.embeddings))
     np.testing.assert_allclose(softmax(other.embeddings @ weight.T + bias, axis=1), expected, atol=1e-6)
-
-
-def test_temperature_beats_every_other_on_a_grid():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 300)
-    logits = 8 * (np.eye(3)[labels] + rng.normal(size=(300, 3)))
-    temperature = fit_temperature(logits, labels)
-    best = smoothed_loss(logits / temperature, labels)
-    assert temperature > 2
-    assert all(best <= smoothed_loss(logits / t, labels) + 1e-6 for t in np.geomspace(0.1, 15, 60))
-
-
-def test_a_perfect_validation_does_not_give_infinite_confidence():
-    labels = np.arange(100) % 4
-    temperature = fit_temperature(np.eye(4)[labels], labels)
-    confidence = softmax(np.eye(4)[labels] / temperature, axis=1).max()
-    assert 0.98 < confidence < 0.995
-
-
-def test_the_smoothed_loss_equals_a_plain_loop():
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(7, 3)), rng.integers(0, 3, 7)
-    total = 0.0
-    for row, label in zip(logits, labels, strict=True):
-        p = np.exp(row) / np.exp(row).sum()
-        for index in range(3):
-            total -= (1 - 1 / 9 if index == label else 1 / 18) * np.log(p[index])
-    assert smoothed_loss(logits, labels) == pytest.approx(total / 7)
-
-
-def test_conformal_sets_cover_at_their_level_on_new_data():
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(200):
-        probabilities = rng.dirichlet(np.ones(4), 200)
-        labels = np.array([rng.choice(4, p=row) for row in probabilities])
-        threshold = conformal_probability(probabilities[:100], labels[:100])
-        covered.append((probabilities[100:][np.arange(100), labels[100:]] >= threshold).mean())
-    assert 0.89 < np.mean(covered) < 0.93
-
-
-def test_conformal_with_too_few_images_admits_every_class():
-    assert conformal_probability(np.full((5, 2), 0.5), np.zeros(5, int)) == 0.0
-
-
-def test_nearest_similarity_equals_plain_loops_and_leaves_out_the_own_group():
-    queries, cases = part(20, 3, 0), part(40, 3, 1)
-    groups = cases.groups.copy()
-    groups[:10] = queries.groups[0]
-    cases = Labelled(cases.embeddings, cases.labels, groups)
-    found = nearest_similarity(queries, cases, 5)
-    for index, query in enumerate(queries.embeddings):
-        cosines = [
-            float(query @ case / np.linalg.norm(query) / np.linalg.norm(case))
-            for case, group in zip(cases.embeddings, groups, strict=True)
-            if group != queries.groups[index]
-        ]
-        np.testing.assert_allclose(found[index], np.mean(sorted(cosines)[-5:]), atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def edit_config(folder, **changes):
         (lambda folder: (folder / "config.json").write_text("{"), "could not be loaded|does not fit"),
         (lambda folder: (folder / "model.safetensors").unlink(), "Only safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "no safetensors file"),
-        (lambda folder: edit_config(folder, schema_version=99), "schema_version 99.*reads 1"),
+        (lambda folder: edit_config(folder, schema_version=99), "schema_version 99.*reads 1 and 2"),
         (lambda folder: edit_config(folder, labels=["a", "b"]), "do not match"),
         (lambda folder: edit_config(folder, labels=["a", "a", "b"]), "different labels"),
         (lambda folder: edit_config(folder, labels=["a"]), "two or more"),

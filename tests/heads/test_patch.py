@@ -13,6 +13,7 @@ from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.data.labelled import Labelled
 from medssl.data.tasks import TASKS, Task
 from medssl.errors import BackboneError, BundleError, DataError
+from medssl.heads.config import SCHEMA_VERSION
 from medssl.heads.fit_linear import fit_head
 from medssl.heads.fit_patch import (
     LabelledTokens,
@@ -126,7 +127,11 @@ def test_a_reloaded_head_predicts_bit_identically(backbone, tmp_path, layer):
     assert again.predict_encoding(found) == head.predict_encoding(found)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["kind"] == "patch" and config["layer"] == layer and config["pooling"] == "cls"
-    assert config["schema_version"] == 1 and config["embedding_dim"] == 48 and config["fitted_on"] == {"data": "x"}
+    assert (
+        config["schema_version"] == SCHEMA_VERSION
+        and config["embedding_dim"] == 48
+        and config["fitted_on"] == {"data": "x"}
+    )
 
 
 def test_load_head_opens_a_linear_head_whose_config_names_no_kind(backbone, tmp_path):
@@ -163,7 +168,7 @@ def edit_config(folder, **changes):
         (lambda folder: (folder / "config.json").write_text("[]"), "could not be loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), "Only safetensors"),
         (lambda folder: edit_config(folder, kind="forest"), "'forest'.*linear, patch"),
-        (lambda folder: edit_config(folder, schema_version=9), "schema_version 9.*reads 1"),
+        (lambda folder: edit_config(folder, schema_version=9), "schema_version 9.*reads 1 and 2"),
         (lambda folder: edit_config(folder, labels=["a", "b"]), "do not match"),
         (lambda folder: edit_config(folder, share=0), "share is 0"),
         (lambda folder: edit_config(folder, share="all"), "share is 'all'"),
@@ -269,7 +274,7 @@ def test_fitting_is_seeded_and_says_what_it_chose(backbone):
     assert not torch.equal(one.patch_linear.weight, other.patch_linear.weight)
     assert one.fitted_on["penalty"] > 0 and one.fitted_on["train_images"] == 450
     assert one.fitted_on["data"] == "toy" and f"final, {one.share:g}" in one.fitted_on["validation_losses"]
-    assert set(one.thresholds.to_dict()) >= {"conformal_probability", "familiarity"}
+    assert set(one.thresholds.to_dict()) >= {"adaptive", "familiarity"}
 
 
 def test_what_validation_cannot_tell_apart_is_decided_for_the_most_local():

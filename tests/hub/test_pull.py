@@ -33,7 +33,7 @@ def refused(published, hub):
     put("unread", {})
     put("gated", {}, gated=True)
     put("secret", {}, private=True)
-    put("newer", {"schema_version": 2, "kind": "quantum", "surprise": 1})
+    put("newer", {"schema_version": 3, "kind": "quantum", "surprise": 1})
     put("alone", {"published": {}})
     put("lost", {"published": {"cases": {"repo_id": "lab/gone", "revision": "1" * 40}}})
     put("bodiless", {"backbone": {**config["backbone"], "id": "lab/gone"}})
@@ -53,7 +53,7 @@ def refused(published, hub):
         ({"place": "lab/gated", "token": READ}, "is gated. Ask for access at .*lab/gated"),
         ({"place": HEAD, "token": "hf_wrong"}, r"refuses the token .*\(401\)"),
         ({"place": HEAD, "revision": "v9"}, "has no revision 'v9'"),
-        ({"place": "lab/newer"}, "schema_version 2; this medssl reads 1"),
+        ({"place": "lab/newer"}, "schema_version 3; this medssl reads 1 and 2"),
         ({"place": "lab/alone"}, "a head without a bundle"),
         ({"place": "lab/lost"}, "no 'lab/gone'"),
         ({"place": "lab/labels"}, "the cases' labels are"),

@@ -11,7 +11,7 @@ from medssl.data.labelled import Labelled
 from medssl.data.tasks import get_task
 from medssl.heads.fit_linear import choose_linear, fit_head
 from medssl.images.preprocess import Preprocess
-from medssl.metrics.classification import RETRIEVAL, retrieval_metrics
+from medssl.metrics.retrieval import RETRIEVAL, retrieval_metrics
 from medssl.study.probes import (
     KS,
     count_votes,
@@ -77,7 +77,7 @@ def test_equal_votes_go_to_the_first_label_every_time():
 def test_blocks_of_queries_are_the_same(monkeypatch):
     train, _, test = parts()
     whole = nearest_cases(test, train, 5)
-    monkeypatch.setattr("medssl.metrics.classification.QUERY_BLOCK", 7)
+    monkeypatch.setattr("medssl.metrics.retrieval.QUERY_BLOCK", 7)
     blocks = nearest_cases(test, train, 5)
     np.testing.assert_array_equal(whole[0], blocks[0])
     np.testing.assert_allclose(whole[1], blocks[1])

@@ -12,7 +12,7 @@ from medssl.backbones.registry import BACKBONES
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
 from medssl.heads.patch import PatchHead
 from medssl.hub.card_signature import sign
-from medssl.metrics.classification import format_metrics
+from medssl.metrics.metric import format_metrics
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
@@ -169,7 +169,6 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
     encoder = places.backbone if places else head.backbone["id"]
     revision = places.backbone_revision if places else head.backbone["revision"]
     cases = f"the data set [`{places.cases}`](https://huggingface.co/datasets/{places.cases})" if places else "`cases/`"
-    thresholds = ", ".join(f"{name} {value:.4g}" for name, value in head.thresholds.to_dict().items()) or "none"
     text = f"""---
 {model_metadata(bundle, places, licence).to_yaml()}
 ---
@@ -209,7 +208,7 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
 
 ## Calibration
 
-Temperature {head.temperature:.3f}, fitted on the validation images. Thresholds: {thresholds}.
+Temperature {head.temperature:.3f}, fitted on the validation images. Thresholds: {head.thresholds.summary()}.
 
 {calibration}
 

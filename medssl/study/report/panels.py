@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medssl.metrics.classification import ECE_BINS
+from medssl.metrics.metric import ECE_BINS
 from medssl.study.probes import LINEAR, Outcome
 from medssl.study.report.plots import COLOURS, png
 from medssl.study.runs import Measured
