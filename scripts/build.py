@@ -67,6 +67,8 @@ def main() -> int:
     counts = f"{metrics['images']} test images of {metrics['groups']} groups"
     print(f"\n{bundle.task.title}: {counts}, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    for finding in metrics["audit"]["findings"]:
+        print(f"{finding['severity']}: {finding['message']}")
     print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")
     return 0
 

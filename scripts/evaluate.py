@@ -25,32 +25,28 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     arguments = parser.parse_args()
 
-    from medssl.backbones.embeddings import embed
     from medssl.bundle.bundle import Bundle
-    from medssl.bundle.measure import image_probabilities, measure, part_of
-    from medssl.data.load import load_data
-    from medssl.errors import DataError
-    from medssl.metrics.metric import format_metrics
+    from medssl.bundle.evaluate import evaluate_bundle
+    from medssl.metrics import format_metrics
 
     bundle = Bundle.load(arguments.bundle)
-    head = bundle.head
-
-    def embedded(data: str, labels: list[str] | None = None, split: str | None = None):  # noqa: ANN202
-        dataset = load_data(data, labels=labels)
-        if split is not None:
-            keep = [index for index, name in enumerate(dataset["split"]) if name == split]
-            if not keep:
-                found = sorted(set(dataset["split"])) or ["none"]
-                raise DataError(f"{data} has no split {split!r}; found: {', '.join(found)}. --split all takes all.")
-            dataset = dataset.select(keep)
-        return embed(dataset, bundle.backbone, head.preprocess, head.pooling, arguments.cache, not arguments.quiet)
-
-    split = None if arguments.split == "all" else arguments.split
-    dataset = embedded(arguments.data, bundle.labels, split)
-    probabilities = image_probabilities(dataset, head, bundle.backbone, not arguments.quiet)
-    others = {name: part_of(embedded(folder)) for name, folder in _cli.named_folders(arguments.others).items()}
-    metrics = measure(bundle, part_of(dataset), others, arguments.resamples, arguments.seed, probabilities)
-    metrics = {"bundle": bundle.name, "data": Path(arguments.data).name, "split": arguments.split, **metrics}
+    metrics = evaluate_bundle(
+        bundle,
+        arguments.data,
+        arguments.split,
+        _cli.named_folders(arguments.others),
+        arguments.resamples,
+        arguments.seed,
+        arguments.cache,
+        not arguments.quiet,
+    )
+    if metrics["known_images"]:
+        print(
+            f"{metrics['known_images']} images are the bundle's own training or validation images (equal pixels): not "
+            "counted."
+        )
+    if metrics["unreadable"]:
+        print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {', '.join(metrics['unreadable'][:3])}")
     print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
     for name, value in {"own": metrics["unfamiliar"]["own"], **metrics["unfamiliar"]["others"]}.items():

@@ -82,7 +82,8 @@ def test_labels_written_alike_and_notes_are_findings(tmp_path):
     folder = Folder(tmp_path / "data")
     for index in range(24):
         folder.add(f"{index}.png", ("Cyst", "cyst", "stone")[index % 3], image=blobs(index))
-    path = folder.write()
+    folder.write()
+    path = folder.root
     table = (path / "metadata.csv").read_text().splitlines()
     table = [line + (",age" if row == 0 else ",50") for row, line in enumerate(table)]
     (path / "metadata.csv").write_text("\n".join(table) + "\n")
