@@ -46,7 +46,10 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known of one image so far: class, then cases, explanation, verification (None until ready)."""
+    """What is known of one image so far: class, then cases, explanation, verification (None until ready).
+
+    `notes` say what is to be known of how the file was read.
+    """
 
     task: str
     image: Image.Image
@@ -55,6 +58,7 @@ class Analysis:
     explanation: Explanation | None = None
     verification: Verification | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """The analysis in plain JSON types, without pixels."""
@@ -65,6 +69,7 @@ class Analysis:
             "explanation": self.explanation and self.explanation.to_dict(),
             "verification": self.verification and self.verification.to_dict(),
             "seconds": self.seconds,
+            "notes": list(self.notes),
         }
 
 
@@ -227,7 +232,13 @@ class Analyzer:
         self.check_question(target, method)
         tell = progress or silent
         tell(0.0, "Encoding the image")
-        analysis = Analysis(self.bundle.task.name, self.picture.image, self.prediction, seconds=dict(self.seconds))
+        analysis = Analysis(
+            self.bundle.task.name,
+            self.picture.image,
+            self.prediction,
+            seconds=dict(self.seconds),
+            notes=self.picture.notes,
+        )
         yield analysis
         tell(0.2, "Searching similar cases")
         analysis = replace(analysis, cases=self.cases(top_k), seconds=dict(self.seconds))

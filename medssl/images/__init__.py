@@ -2,11 +2,12 @@
 
 from medssl.images.picture import Picture
 from medssl.images.preprocess import Preprocess
-from medssl.images.read import image_id, read_image
+from medssl.images.read import frame_count, image_id, read_image
 
 __all__ = [
     "Picture",
     "Preprocess",
+    "frame_count",
     "image_id",
     "read_image",
 ]

@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import io
 import operator
-import struct
 import zlib
-from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from pydicom import Dataset, dcmread
+from PIL import Image
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import get_frame
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.multival import MultiValue
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, pixel_array
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.filereader import _read_file_meta_info, read_dataset, read_partial, read_preamble
+from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from medssl.errors import ImageError
+from medssl.images.codestream import Codestream, read_codestream
+from medssl.images.color import to_srgb
+from medssl.images.limits import DAMAGED, MAX_ELEMENTS, MAX_INFLATED, MAX_ITEMS, check_size
+from medssl.images.shades import scaled
+from medssl.images.voi import windowed
 
-# What Pillow and pydicom meet in damaged or odd files; each means the same to the person who gave the file. A
-# Warning is among them for programs that turn warnings into errors: their filters are theirs, and not thread-safe.
-DAMAGED = (
-    InvalidDicomError,
-    BytesLengthException,
-    Image.DecompressionBombError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    OSError,
-    EOFError,
-    SyntaxError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-    StopIteration,
-    Warning,
-    struct.error,
-    zlib.error,
-)
-MAX_INFLATED = 200 * 2**20  # a deflated file may hold 50 megapixels of 32 bit, and no bomb
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-COLOURS = ("Red", "Green", "Blue")
+COLORS = ("Red", "Green", "Blue")
 # Nothing else is parsed: a patient's name cannot reach a warning, a log or an error.
 WANTED = (
     *PIXELS,
@@ -52,11 +40,29 @@ WANTED = (
     *("SmallestImagePixelValue", "LargestImagePixelValue", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in COLOURS),
-    *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
-    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ICCProfile"),
+    *(f"{color}PaletteColorLookupTableDescriptor" for color in COLORS),
+    *(f"{color}PaletteColorLookupTableData" for color in COLORS),
+    *(f"Segmented{color}PaletteColorLookupTableData" for color in COLORS),
 )
+WANTED_TAGS = [Tag(tag_for_keyword(name)) for name in WANTED]
+PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+PHOTOMETRICS += ("YBR_PARTIAL_420", "YBR_PARTIAL_422")
+# Names of syntaxes that pydicom does not know yet.
+NEW_SYNTAXES = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+# Which package reads what Pillow and pydicom do not; each was tried, and none is under the GPL.
+GDCM, OPENJPEG = "python-gdcm", "pylibjpeg and pylibjpeg-openjpeg"
+READERS = {
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), GDCM),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), GDCM),
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)), OPENJPEG),
+}
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 # An enhanced file keeps these a frame.
 FRAME_SETTINGS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
@@ -82,36 +88,73 @@ def is_dicom(data: bytes) -> bool:
     return (data[4:6].isalpha() and data[4:6].isupper()) or length <= len(data) - 8
 
 
-def read_dicom(data: bytes, frame: int, check_size: Callable[[int, int], None]) -> Image.Image:
+def read_dicom(data: bytes, frame: int) -> Image.Image:
     """The picture of one frame. Raises ImageError for files without pixels, damaged ones and unreadable syntaxes."""
     try:
-        check_deflated(data)
-        dataset = dcmread(io.BytesIO(data), force=True, specific_tags=list(WANTED))
-        return frame_image(dataset, frame, check_size)
+        return frame_image(parse(data), frame)
     except DAMAGED as error:
         raise ImageError(
             "The DICOM file is damaged or cut off and its picture cannot be read. Export it again."
         ) from error
 
 
-def check_deflated(data: bytes) -> None:
-    """Raises ImageError when a deflated file would grow past 200 MB, before pydicom inflates all of it."""
-    position = 132 if data[128:132] == b"DICM" else 0
-    syntax = b""
-    while data[position : position + 2] == b"\x02\x00":
-        tag, vr = data[position : position + 4], data[position + 4 : position + 6]
-        header = 12 if vr in (b"OB", b"OW", b"OF", b"SQ", b"UT", b"UN") else 8
-        length = int.from_bytes(data[position + (8 if header == 12 else 6) : position + header], "little")
-        if tag == b"\x02\x00\x10\x00":
-            syntax = data[position + header : position + header + length]
-        position += header + length
-    if syntax.rstrip(b"\0 ") != DeflatedExplicitVRLittleEndian.encode():
-        return
-    if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[position:], MAX_INFLATED)) >= MAX_INFLATED:
+def count_frames(data: bytes) -> int:
+    """How many frames a DICOM file holds; 1 where it does not say."""
+    try:
+        return int(parse(data).get("NumberOfFrames") or 1)
+    except DAMAGED:
+        return 1
+
+
+def parse(data: bytes) -> Dataset:
+    """The elements that a picture needs, with bounds on what they may cost.
+
+    Raises ImageError for a file that unpacks to too much or holds too many elements, and what pydicom raises for a
+    damaged one.
+    """
+    stream = io.BytesIO(data)
+    read_preamble(stream, force=True)
+    meta = _read_file_meta_info(stream)
+    syntax = str(meta.get("TransferSyntaxUID", "")).strip(" \0")
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    body = inflate(data[stream.tell() :]) if deflated else data
+    check_items(body)
+    count = 0
+
+    def stop(_tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal count
+        count += 1
+        if count > MAX_ELEMENTS:
+            raise ImageError(f"The DICOM file has more than {MAX_ELEMENTS} elements. Export the image anew.")
+        return False
+
+    if deflated:
+        # Never by pydicom, which inflates without a bound.
+        dataset = read_dataset(io.BytesIO(body), False, True, stop_when=stop, specific_tags=WANTED_TAGS)
+        dataset.file_meta = FileMetaDataset(meta)
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return dataset
+    dataset = read_partial(io.BytesIO(data), stop_when=stop, force=True, specific_tags=WANTED_TAGS)
+    if "TransferSyntaxUID" in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    return dataset
+
+
+def inflate(packed: bytes) -> bytes:
+    """Deflated bytes unpacked. Raises ImageError past 200 MB."""
+    body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, MAX_INFLATED)
+    if len(body) >= MAX_INFLATED:
         raise ImageError(f"The DICOM file unpacks to more than {MAX_INFLATED >> 20} MB. Export the image uncompressed.")
+    return body
 
 
-def frame_image(dataset: Dataset, frame: int, check_size: Callable[[int, int], None]) -> Image.Image:
+def check_items(body: bytes) -> None:
+    """Raises ImageError when the sequences of a file hold more items than any picture needs."""
+    if max(body.count(b"\xfe\xff\x00\xe0"), body.count(b"\xff\xfe\xe0\x00")) > MAX_ITEMS:
+        raise ImageError(f"The DICOM file holds more than {MAX_ITEMS} sequence items. Export the image anew.")
+
+
+def frame_image(dataset: Dataset, frame: int) -> Image.Image:
     """One frame of a parsed DICOM data set as an image."""
     if not any(name in dataset for name in PIXELS):
         raise ImageError(
@@ -121,47 +164,99 @@ def frame_image(dataset: Dataset, frame: int, check_size: Callable[[int, int], N
     frames = int(dataset.get("NumberOfFrames") or 1)
     if not 0 <= frame < frames:
         raise ImageError(f"There is no frame {frame}; this DICOM file has {frames}, counted from 0.")
+    complete(dataset)
+    values = decoded(dataset, frame, frames)
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        colors = apply_color_lut(values, dataset)
+        # Some makers leave the upper byte of 16-bit palettes empty.
+        return Image.fromarray(scaled(colors, 65535 if colors.max() > 255 else 255))
+    if values.ndim == 3:
+        picture = Image.fromarray(scaled(values[..., :3], 2 ** int(dataset.BitsStored) - 1))
+        return to_srgb(picture, dataset.get("ICCProfile"))
+    lift_frame_settings(dataset, frame)
+    grey = windowed(values, dataset)
+    return Image.fromarray(255 - grey if photometric == "MONOCHROME1" else grey).convert("RGB")
+
+
+def complete(dataset: Dataset) -> None:
+    """Fill in what makers leave out, or write in their own way, of the description of the pixels."""
+    photometric = str(dataset.get("PhotometricInterpretation") or "").strip(" \0").upper().replace("_", " ")
+    samples = dataset.get("SamplesPerPixel")
+    if not samples:
+        samples = 3 if photometric.startswith(("RGB", "YBR")) else 1
+    # The names of YBR kinds hold an underscore: YBR_FULL_422.
+    names = {name.replace("_", " "): name for name in PHOTOMETRICS}
+    default = "MONOCHROME2" if int(samples) == 1 else "RGB"
+    dataset.PhotometricInterpretation = names.get(photometric, photometric) or default
+    dataset.SamplesPerPixel = int(samples)
+    stored = int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    dataset.BitsStored = stored
+    if dataset.get("HighBit") is None:
+        dataset.HighBit = stored - 1
+    if dataset.get("PixelRepresentation") is None:
+        dataset.PixelRepresentation = 0
+    if int(samples) > 1 and dataset.get("PlanarConfiguration") is None:
+        dataset.PlanarConfiguration = 0
     if not hasattr(dataset, "file_meta") or "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         dataset.ensure_file_meta()
         dataset.file_meta.TransferSyntaxUID = (
             ImplicitVRLittleEndian if implicit else UID("1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2")
         )
-    values = decoded(dataset, frame, frames, check_size)
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if photometric == "PALETTE COLOR":
-        colours = apply_color_lut(values, dataset)
-        # Some makers leave the upper byte of 16-bit palettes empty.
-        return Image.fromarray(eight_bit_colour(colours, 65535 if colours.max() > 255 else 255))
-    if values.ndim == 3:
-        return Image.fromarray(eight_bit_colour(values[..., :3], 2 ** int(dataset.BitsStored) - 1))
-    lift_frame_settings(dataset, frame)
-    grey = windowed(values, dataset)
-    return Image.fromarray(255 - grey if photometric == "MONOCHROME1" else grey).convert("RGB")
 
 
-def decoded(dataset: Dataset, frame: int, frames: int, check_size: Callable[[int, int], None]) -> np.ndarray:
-    """The stored values of a frame, colour as RGB. Raises ImageError naming a syntax that cannot be decoded here."""
+def decoded(dataset: Dataset, frame: int, frames: int) -> np.ndarray:
+    """The stored values of a frame, color as RGB. Raises ImageError naming a syntax that cannot be decoded here."""
     syntax = dataset.file_meta.TransferSyntaxUID
+    name = NEW_SYNTAXES.get(syntax, syntax.name)
+    named = f"This DICOM file is compressed as {name} ({syntax})"
+    plain = "Export the image uncompressed."
+    if syntax in NEW_SYNTAXES:
+        raise ImageError(f"{named}, which is not read. {plain}")
     if not syntax.is_transfer_syntax or not syntax.is_encapsulated:
-        return pixel_array(dataset, index=frame)
-    named = f"This DICOM file is compressed as {syntax.name} ({syntax})"
-    advice = "Install the package python-gdcm, or export the image uncompressed."
+        return sample_bits(pixel_array(dataset, index=frame, correct_unused_bits=False), dataset)
+    reader = READERS.get(syntax)
+    advice = f"Install the package {reader}, or export the image uncompressed." if reader else plain
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError as error:
-        raise ImageError(f"{named}, which is not read: a video, perhaps. Export one image of it.") from error
+        kind = "which is a video: export one image of it" if is_video(name) else f"which is not read. {plain}"
+        raise ImageError(f"{named}, {kind.rstrip('.')}.") from error
     if not available:
         raise ImageError(f"{named}, which cannot be decoded here. {advice}")
-    check_codestream(dataset, frame, frames, check_size)
+    header = check_codestream(dataset, frame, frames)
+    if syntax == JPEG_EXTENDED and header is not None and header.precision > 8:
+        raise ImageError(f"{named} with {header.precision} bits a sample, which is not read. {plain}")
     try:
-        return pixel_array(dataset, index=frame)
+        values = pixel_array(dataset, index=frame, correct_unused_bits=False)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise ImageError(f"{named}. It is damaged, or of a kind that cannot be decoded here. {advice}") from error
+    # A stream of the stored bits alone is aligned already; a longer one holds the whole word.
+    whole = syntax == RLELossless or (header is not None and header.precision > int(dataset.BitsStored))
+    return sample_bits(values, dataset) if whole else values
 
 
-def check_codestream(dataset: Dataset, frame: int, frames: int, check_size: Callable[[int, int], None]) -> None:
-    """Check the size that a compressed frame itself claims: decoders follow it, not the Rows and Columns tags."""
+def is_video(name: str) -> bool:
+    """Whether a transfer syntax of that name holds a video."""
+    return any(word in name for word in ("MPEG", "HEVC", "SMPTE"))
+
+
+def sample_bits(values: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The stored bits of integer words: shifted down from HighBit, overlays and other unused bits cleared."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    stored, allocated = int(dataset.BitsStored), 8 * values.dtype.itemsize
+    shift = int(dataset.HighBit) + 1 - stored
+    if values.dtype.kind not in "iu" or stored >= allocated or not 0 <= shift <= allocated - stored:
+        return values
+    words = values.view(f"u{values.dtype.itemsize}") >> shift
+    left = allocated - stored
+    words = (words << left).astype(words.dtype)
+    return (words.view(values.dtype) >> left) if values.dtype.kind == "i" else words >> left
+
+
+def check_codestream(dataset: Dataset, frame: int, frames: int) -> Codestream | None:
+    """What a compressed frame itself claims, its size checked: decoders follow it, not the Rows and Columns tags."""
     offsets = None
     if "ExtendedOffsetTable" in dataset:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
@@ -172,12 +267,11 @@ def check_codestream(dataset: Dataset, frame: int, frames: int, check_size: Call
         )
         if len(stream) > 1.1 * plain + 4096:  # honest run lengths add one byte in 128
             raise ValueError("The run lengths hold more than the picture.")
-        return
-    try:
-        with Image.open(io.BytesIO(stream), formats=("JPEG", "JPEG2000")) as picture:
-            check_size(*picture.size)
-    except UnidentifiedImageError:
-        return  # not Pillow's: pydicom names the matter
+        return None
+    header = read_codestream(stream)
+    if header is not None:
+        check_size(header.width, header.height)
+    return header
 
 
 def lift_frame_settings(dataset: Dataset, frame: int) -> None:
@@ -190,71 +284,6 @@ def lift_frame_settings(dataset: Dataset, frame: int) -> None:
                 for name in names:
                     if name in item:
                         setattr(dataset, name, item[name].value)
-
-
-def eight_bit_colour(values: np.ndarray, top: int) -> np.ndarray:
-    """Colour values of 0 to `top` as uint8."""
-    if values.dtype == np.uint8 and top == 255:
-        return np.ascontiguousarray(values)
-    return np.round(np.clip(values.astype(np.float64) / top, 0, 1) * 255).astype(np.uint8)
-
-
-def windowed(values: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Grey values `[H, W]` as uint8: modality LUT, then the first VOI LUT or window, else 0.5th to 99.5th percentile.
-
-    Padding (PixelPaddingValue) does not count for the percentiles. A window of no width is taken as none. A picture of
-    one value becomes mid-grey.
-    """
-    real = np.asarray(apply_modality_lut(values, dataset))
-    finite = np.isfinite(real)
-    if not finite.any():
-        raise ImageError("The DICOM picture holds no finite value, so there is nothing to see.")
-    tables = dataset.get("VOILUTSequence")
-    if tables and "LUTData" in tables[0]:
-        top = 2 ** int(tables[0].LUTDescriptor[2]) - 1
-        return eight_bit_colour(apply_voi_lut(real, dataset), top)
-    center, width = first_number(dataset, "WindowCenter"), first_number(dataset, "WindowWidth")
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    if center is not None and width is not None and (width >= 1 or (width > 0 and function != "LINEAR")):
-        return to_shades(through_window(real.astype(np.float64), center, width, function))
-    counted = finite
-    if dataset.get("PixelPaddingValue") is not None:
-        inside = finite & (values != dataset.PixelPaddingValue)
-        counted = inside if inside.any() else finite
-    low, high = np.percentile(real[counted], (0.5, 99.5))
-    if not high > low:
-        low, high = float(real[counted].min()), float(real[counted].max())
-    if not high > low:
-        return np.full(real.shape, 128, np.uint8)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return to_shades((real.astype(np.float64) - low) / (high - low))
-
-
-def first_number(dataset: Dataset, name: str) -> float | None:
-    """A number tag's first value, None where it is absent, empty or not finite."""
-    value = dataset.get(name)
-    if isinstance(value, (MultiValue, list, tuple)):
-        value = value[0] if len(value) else None
-    if value is None or value == "":
-        return None
-    return float(value) if np.isfinite(float(value)) else None
-
-
-def through_window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """Values seen through a VOI window, 0 to 1, as DICOM PS3.3 C.11.2.1 defines it."""
-    if function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-4 * (values - center) / width))
-    if function == "LINEAR_EXACT":
-        return (values - center) / width + 0.5
-    if width == 1:
-        return (values > center - 0.5).astype(np.float64)
-    return (values - (center - 0.5)) / (width - 1) + 0.5
-
-
-def to_shades(shares: np.ndarray) -> np.ndarray:
-    """Shares of 0 to 1 as uint8; what lies outside is clipped and what is no number is black."""
-    return np.round(np.clip(np.nan_to_num(shares, nan=0.0), 0, 1) * 255).astype(np.uint8)
 
 
 def frame_number(frame: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from medssl.images.read import image_id, read_image
+from medssl.images.read import frame_count, image_id, read_bytes, read_image
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,20 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, source: Any) -> Picture:  # noqa: ANN401
-        """Read anything that `read_image` takes; a Picture passes through. Raises ImageError."""
-        return source if isinstance(source, cls) else cls(read_image(source))
+    def read(cls, source: Any, frame: int | None = None) -> Picture:  # noqa: ANN401
+        """Read anything that `read_image` takes; a Picture passes through. Raises ImageError.
+
+        Without `frame` the first of several frames or pages is taken, and a note says so.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, Image.Image):
+            return cls(read_image(source))
+        data = read_bytes(source)
+        count = frame_count(data) if frame is None else 1
+        image = read_image(data, frame or 0)
+        note = f"This file holds {count} pictures; the first is shown. Choose another by its number (frame)."
+        return cls(image, (note,) if count > 1 else ())
 
     @cached_property
     def id(self) -> str:

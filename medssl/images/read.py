@@ -9,18 +9,21 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from medssl.errors import ImageError
-from medssl.images.dicom import DAMAGED, frame_number, is_dicom, read_dicom
+from medssl.images.bmp import is_rle4, read_rle4
+from medssl.images.color import to_srgb
+from medssl.images.dicom import count_frames, frame_number, is_dicom, read_dicom
+from medssl.images.limits import DAMAGED, MAX_BYTES, check_size, too_large
+from medssl.images.orientation import ORIENTATION_TAG, upright
+from medssl.images.shades import sixteen_bit_shades
+from medssl.images.tiff import count_pages, read_tiff, wide_values
 
 # What the page offers; Pillow is asked for the first five alone.
 FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM")
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-MAX_BYTES = 50 * 2**20
-MAX_PIXELS = 50_000_000
-PERCENTILE_VALUES = 4_000_000  # more are thinned evenly: a percentile needs no copy of 50 megapixels
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ALLOWED = "Allowed: PNG, JPEG, TIFF, WebP, BMP or DICOM."
 # What a user may take for an image, by its first bytes ("?" is any byte).
 REFUSED = (
@@ -54,24 +57,16 @@ REFUSED = (
     (b"\x7fELF", "a program"),
     (b"SQLite format 3", "a database"),
 )
-# EXIF orientation to what brings the picture upright.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 Source = str | Path | bytes | bytearray | BinaryIO | Image.Image
 
 
 def read_image(source: Source, frame: int = 0) -> Image.Image:
     """The RGB image in a path, bytes, file object or PIL image; content decides, not the name.
 
-    `frame` picks one frame of a multi-frame DICOM; of other files the first counts. Orientation is applied,
-    transparency laid on white (as viewers show it), wide ranges brought to 8 bit, all metadata dropped.
+    `frame` picks one frame of a multi-frame DICOM file or page of a TIFF (`frame_count` says how many there are).
+    Orientation is applied, transparency laid on white (as viewers show it), colors converted to sRGB by the profile
+    that the file brings, all metadata dropped. Greys of more than 8 bits are shown as `sixteen_bit_shades` says, those
+    of DICOM files as their window says.
     NumPy arrays are refused: their channel order and range are anyone's guess; make a PIL image of them first.
     Raises ImageError for anything else: empty, truncated, no image, over 50 MB, or (told before decoding) over
     50 megapixels.
@@ -83,11 +78,11 @@ def read_image(source: Source, frame: int = 0) -> Image.Image:
     if not data:
         raise ImageError("The file is empty. Give a file with an image in it.")
     if is_dicom(data):
-        return clean(read_dicom(data, frame, check_size))
+        return clean(read_dicom(data, frame))
     name = foreign_name(data)
     if name:
         raise ImageError(f"This is {name}, not an image that can be analysed. {ALLOWED}")
-    return decode(data)
+    return decode(data, frame)
 
 
 def read_bytes(source: Source) -> bytes:
@@ -153,12 +148,34 @@ def foreign_name(data: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the bytes with Pillow; size is checked on the header, before any pixel is decoded."""
+def frame_count(source: Source) -> int:
+    """How many frames (DICOM) or pages (TIFF) a file holds that `read_image` can choose from; 1 for all else.
+
+    Raises ImageError for what is no file at all.
+    """
+    if isinstance(source, Image.Image):
+        return 1
+    data = read_bytes(source)
+    if is_dicom(data):
+        return count_frames(data)
     try:
+        return count_pages(data) if data[:4] in TIFF_MARKS else 1
+    except DAMAGED:
+        return 1
+
+
+def decode(data: bytes, frame: int = 0) -> Image.Image:
+    """Decode the bytes; size is checked on the header, before any pixel is decoded."""
+    try:
+        if is_rle4(data):
+            return clean(read_rle4(data))
+        page = read_tiff(data, frame) if data[:4] in TIFF_MARKS else 0
+        if isinstance(page, Image.Image):
+            return clean(to_rgb(page))
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
             check_size(*image.size)
             if image.format == "TIFF":
+                image.seek(page)
                 check_strips(image)
             return finished(image)
     except UnidentifiedImageError as error:
@@ -181,34 +198,19 @@ def finished(image: Image.Image) -> Image.Image:
     check_size(*image.size)
     try:
         image.load()
-        return clean(to_rgb(upright(image)))
+        profile = image.info.get("icc_profile")
+        return clean(to_rgb(to_srgb(upright(image, orientation_of(image)), profile)))
     # Decoders raise many types on damaged files; every one means the same to the person who gave the file.
     except DAMAGED as error:
         raise ImageError("The image is damaged or cut off and cannot be decoded. Export it again.") from error
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; unreadable EXIF turns nothing, as the pixels are whole."""
+def orientation_of(image: Image.Image) -> object:
+    """What the EXIF of a file says; None where it cannot be read, as the pixels are whole."""
     try:
-        orientation = image.getexif().get(0x0112)
+        return image.getexif().get(ORIENTATION_TAG)
     except DAMAGED:
-        return image
-    # Pillow's own exif_transpose also rewrites the EXIF, and fails on odd tags that do not matter here.
-    turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
-
-
-def too_large() -> str:
-    """The sentence for an image with too many pixels."""
-    return f"The image has more than {MAX_PIXELS // 10**6} megapixels, the most that is read. Give a smaller one."
-
-
-def check_size(width: int, height: int) -> None:
-    """Raises ImageError for an image without pixels or with more than 50 million."""
-    if width < 1 or height < 1:
-        raise ImageError("The image has no pixels.")
-    if width * height > MAX_PIXELS:
-        raise ImageError(too_large())
+        return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -220,7 +222,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not clear:
         return image
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        return Image.fromarray(to_eight_bit(np.asarray(image))).convert("RGB")
+        return Image.fromarray(sixteen_bit_shades(wide_values(image))).convert("RGB")
     if image.mode == "La":  # Pillow turns it only into LA
         image = image.convert("LA")
     if clear or image.mode in ("LA", "PA", "RGBA", "RGBa"):
@@ -228,31 +230,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def to_eight_bit(values: np.ndarray) -> np.ndarray:
-    """Wide integers or floats `[H, W]` as uint8.
-
-    Integers of which at least one in a thousand lies in the upper half of 16 bit are divided by 257 (a picture's full
-    range); all else is stretched from its 0.1st to its 99.9th percentile, because scanners fill 12 of 16 bits. NaN
-    becomes black. Raises ImageError when no value is finite.
-    """
-    sample = values.ravel()[:: values.size // PERCENTILE_VALUES + 1]
-    sample = sample[np.isfinite(sample)]
-    if not sample.size:
-        sample = values[np.isfinite(values)]
-    if not sample.size:
-        raise ImageError("The image holds no finite value, so there is nothing to see. Export it again.")
-    low, high = np.percentile(sample, (0.1, 99.9))
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535 and high > 32767:
-        return np.round(values / 257).astype(np.uint8)
-    if not high > low:
-        low, high = float(sample.min()), float(sample.max())
-    if not high > low:
-        return np.full(values.shape, 128, np.uint8)
-    with np.errstate(over="ignore", invalid="ignore"):
-        shares = (values.astype(np.float64) - low) / (high - low)
-    return np.round(np.clip(np.nan_to_num(shares, nan=0.0), 0, 1) * 255).astype(np.uint8)
 
 
 def clean(image: Image.Image) -> Image.Image:

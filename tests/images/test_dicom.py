@@ -151,7 +151,7 @@ def test_ybr_comes_out_as_rgb(name):
 def test_a_deflated_bomb_is_refused_before_it_unpacks(monkeypatch):
     assert np.array_equal(read_image(DEFLATED), read_image(dicom(RAMP)))
     monkeypatch.setattr(dicom_room, "MAX_INFLATED", 4000)
-    monkeypatch.setattr(dicom_room, "dcmread", lambda *_, **__: pytest.fail("unpacked"))
+    monkeypatch.setattr(dicom_room, "read_dataset", lambda *_, **__: pytest.fail("unpacked"))
     with pytest.raises(ImageError, match="unpacks to more than"):
         read_image(DEFLATED)
 

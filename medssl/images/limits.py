@@ -1,0 +1,52 @@
+"""What a picture may cost, and what decoders raise on files that are damaged or made to harm."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from PIL import Image
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from medssl.errors import ImageError
+
+MAX_BYTES = 50 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_INFLATED = 200 * 2**20  # a deflated file may hold 50 megapixels of 32 bit, and no bomb
+MAX_ITEMS = 100_000  # of all sequences of a DICOM file; each costs about 650 bytes and 20 microseconds
+MAX_ELEMENTS = 100_000  # of the top level of a DICOM file
+# What Pillow and pydicom meet in damaged or odd files; each means the same to the person who gave the file. A
+# Warning is among them for programs that turn warnings into errors: their filters are theirs, and not thread-safe.
+DAMAGED = (
+    InvalidDicomError,
+    BytesLengthException,
+    Image.DecompressionBombError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    StopIteration,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+
+
+def too_large() -> str:
+    """The sentence for an image with too many pixels."""
+    return f"The image has more than {MAX_PIXELS // 10**6} megapixels, the most that is read. Give a smaller one."
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ImageError for an image without pixels or with more than 50 million."""
+    if width < 1 or height < 1:
+        raise ImageError("The image has no pixels.")
+    if width * height > MAX_PIXELS:
+        raise ImageError(too_large())
