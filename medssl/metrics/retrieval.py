@@ -54,11 +54,16 @@ def retrieval_metrics(
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings `[N, D]` at length one. Raises DataError where one has no direction."""
+    """Embeddings `[N, D]` at length one. Raises DataError, naming the first, where one has no direction."""
     embeddings = np.asarray(embeddings)
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise DataError("Some embeddings are all zero or not finite; embed the data again.")
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} of {len(embeddings)} embeddings are all zero or not finite (first at row {bad[0]}); "
+            "embed the data again."
+        )
     return embeddings / norms
 
 
