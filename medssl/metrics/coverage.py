@@ -96,3 +96,10 @@ def coverage_rows(classification: Mapping) -> list[tuple[str, ...]]:
     return [
         coverage_cells(row) for part in ("by_confidence", "by_class", "by_set_size") for row in coverage.get(part, [])
     ]
+
+
+def format_coverage(classification: Mapping) -> str:
+    """The coverage table of a metrics.json's "classification" as Markdown; empty where it was not measured."""
+    rows = coverage_rows(classification)
+    lines = [COVERAGE_HEADER, ("---",) * len(COVERAGE_HEADER), *rows] if rows else []
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
