@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medssl.metrics.bootstrap import resample, weighted_means
+from medssl.metrics.bootstrap import mean_statistic, resample
 from medssl.metrics.metric import metric, plain
 
 THIRDS = ("least confident third", "middle third", "most confident third")
@@ -28,7 +28,7 @@ def coverage_row(
             ("coverage", "low", "high", "group_coverage", "mean_set_size")
         )
     _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    value, resampled = resample(groups, lambda weights: weighted_means(weights, hits[:, None]), n_bootstrap, seed)
+    value, resampled = resample(groups, mean_statistic(hits[:, None]), n_bootstrap, seed)
     found = metric("conformal_coverage", value[0], resampled[:, 0], len(hits), [len(counts)], len(counts))
     return {
         "name": name,
