@@ -27,7 +27,7 @@ def main() -> int:
 
     from medssl.bundle.bundle import Bundle
     from medssl.bundle.evaluate import evaluate_bundle
-    from medssl.metrics import format_metrics
+    from medssl.metrics import format_coverage, format_metrics
 
     bundle = Bundle.load(arguments.bundle)
     metrics = evaluate_bundle(
@@ -49,7 +49,11 @@ def main() -> int:
         print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {', '.join(metrics['unreadable'][:3])}")
     print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
-    for name, value in {"own": metrics["unfamiliar"]["own"], **metrics["unfamiliar"]["others"]}.items():
+    print(f"\n{format_coverage(metrics['classification'])}\n\n{' '.join(bundle.head.thresholds.promise())}\n")
+    unfamiliar = metrics["unfamiliar"]
+    if not unfamiliar:
+        print("flagged unfamiliar: not known, the head has no familiarity threshold")
+    for name, value in {"own": unfamiliar["own"], **unfamiliar["others"]}.items() if unfamiliar else ():
         print(f"flagged unfamiliar, {name}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -11,7 +11,8 @@ from datasets import Dataset
 from medssl.audit.findings import EMBEDDINGS, ERROR, INFO, WARNING, Finding, Pair, finding, number
 from medssl.audit.subject import VECTORS, Check, Outcome, Subject
 from medssl.errors import DataError
-from medssl.metrics.bootstrap import interval, resample
+from medssl.metrics.bootstrap import bounded_mean
+from medssl.metrics.retrieval import unit
 
 BLOCK = 512  # rows of the similarity matrix that are in memory at once
 SPREADS = 4.0
@@ -47,15 +48,14 @@ def vectors_of(dataset: Dataset) -> np.ndarray:
     """The `embedding` column at length one, float32 [N, D]. Raises DataError where there is none or one is unusable."""
     if "embedding" not in dataset.column_names:
         raise DataError("The data set has no column `embedding`. Embed it first.")
-    useless = "Some embeddings are missing, of another length, all zero or not finite; embed the data again."
+    useless = "Some embeddings are missing or of another length; embed the data again."
     try:
         vectors = np.asarray(dataset.select_columns(["embedding"]).with_format("numpy")[:]["embedding"], np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(useless) from error
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    if vectors.ndim != 2 or not np.isfinite(norms).all() or not norms.all():
+    if vectors.ndim != 2:
         raise DataError(useless)
-    return vectors / norms
+    return unit(vectors)
 
 
 def similarity_blocks(queries: np.ndarray, cases: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -140,12 +140,9 @@ def same_group_share(
         return None, []
     found, similar = nearest_cases(vectors, queries, cases)
     same = groups[queries] == groups[found]
-    hits = same.astype(np.float64)[:, None]
     own = groups[queries]
-    value, resampled = resample(own, lambda w: (w @ hits) / w.sum(axis=1, keepdims=True), RESAMPLES, seed)
-    total = len(np.unique(own))
-    low, high = interval(float(value[0]), resampled[:, 0], total, [total])
-    share = {"value": float(value[0]), "low": low, "high": high, "n": len(queries), "groups": total}
+    value, low, high = bounded_mean(same, own, n_bootstrap=RESAMPLES, seed=seed)
+    share = {"value": value, "low": low, "high": high, "n": len(queries), "groups": len(np.unique(own))}
     pairs = zip(queries[same].tolist(), found[same].tolist(), similar[same].tolist(), strict=True)
     return share, list(pairs)
 

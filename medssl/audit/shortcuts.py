@@ -10,7 +10,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from medssl.metrics.bootstrap import interval, resample
+from medssl.metrics.bootstrap import bounded_mean
 
 SIDE = 64
 RIM = 3  # px of the 64 that count as border
@@ -128,27 +128,7 @@ def probe(
     for train, test in sides:
         forest = ExtraTreesClassifier(TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
         chances[test] = forest.fit(table[train], labels[train]).predict_proba(table[test])
-    accuracy, low, high = balanced_accuracy(present[chances.argmax(axis=1)] == labels, labels, groups, seed)
+    correct = present[chances.argmax(axis=1)] == labels
+    accuracy, low, high = bounded_mean(correct, groups, labels, RESAMPLES, seed)
     auroc = {names[label]: float(roc_auc_score(labels == label, chances[:, i])) for i, label in enumerate(present)}
     return Shortcut(name, accuracy, 1 / len(present), auroc, low, high)
-
-
-def balanced_accuracy(
-    correct: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
-) -> tuple[float, float, float]:
-    """The mean of the classes' shares of `correct` [N] bool, with its 95 % interval over whole groups."""
-    present = np.unique(labels)
-    of_class = (labels[:, None] == present).astype(np.float64)
-    hits = of_class * correct[:, None]
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        support = weights @ of_class
-        with np.errstate(invalid="ignore"):
-            recall = (weights @ hits) / support
-        # A resample may hold no image of a class; the mean is then over the others.
-        return np.nanmean(recall, axis=1, keepdims=True)
-
-    value, resampled = resample(groups, statistic, RESAMPLES, seed)
-    parts = [len(np.unique(groups[labels == label])) for label in present]
-    low, high = interval(float(value[0]), resampled[:, 0], len(np.unique(groups)), parts)
-    return float(value[0]), low, high

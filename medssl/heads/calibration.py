@@ -36,10 +36,10 @@ def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature (Guo et al. 2017, arXiv 1706.04599) that minimises the smoothed loss."""
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_t: smoothed_loss(logits / math.exp(log_t), labels), bounds=(-3, 3), method="bounded"
     )
-    return float(math.exp(found.x))
+    return float(math.exp(optimum.x))
 
 
 def nearest_similarity(

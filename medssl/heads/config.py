@@ -95,11 +95,7 @@ class Thresholds:
         values.pop("adaptive", None)
         parts = [f"{name} {value:.4g}" for name, value in values.items()]
         if self.adaptive is not None:
-            edges = [*(f" below a confidence of {edge:.4g}" for edge in self.adaptive.edges), " above"]
-            bands = zip(self.adaptive.probabilities, edges if len(edges) > 1 else [""], strict=True)
-            entries = ", ".join(f"{probability:.4g}{edge}" for probability, edge in bands)
-            parts.append(f"prediction sets of at least {self.adaptive.minimum_mass:g} of the probability")
-            parts.append(f"and every class from {entries}")
+            parts += self.adaptive.summary()
         return ", ".join(parts)
 
     def to_dict(self) -> dict:

@@ -133,7 +133,7 @@ def default_layers(backbone: Backbone) -> tuple[Layer, ...]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PatchFit:
     """One fit: its settings, its weights `[C, D]` and bias `[C]`, and its validation logits `[N, C]` and losses `[N]`.
 
     The losses are those after temperature scaling.
@@ -153,28 +153,28 @@ class Trial:
         return float(self.losses.mean())
 
 
-def layer_trials(
+def layer_fits(
     layer: Layer, weight: torch.Tensor, bias: torch.Tensor, logits: np.ndarray, labels: np.ndarray
-) -> list[Trial]:
-    """The trials of one layer: weights `[S, L, C, D]`, biases `[S, L, C]`, validation logits `[N, S, L, C]`."""
+) -> list[PatchFit]:
+    """The fits of one layer: weights `[S, L, C, D]`, biases `[S, L, C]`, validation logits `[N, S, L, C]`."""
     found = []
     for number, share in enumerate(SHARES):
         for other, penalty in enumerate(PENALTIES):
             own = logits[:, number, other]
             losses = smoothed_losses(own / fit_temperature(own, labels), labels)
-            found.append(Trial(layer, share, penalty, weight[number, other], bias[number, other], own, losses))
+            found.append(PatchFit(layer, share, penalty, weight[number, other], bias[number, other], own, losses))
     return found
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """Of the trials within one standard error of the lowest validation loss, the most local one.
+def choose(fits: Sequence[PatchFit]) -> PatchFit:
+    """Of the fits within one standard error of the lowest validation loss, the most local one.
 
     That is the smallest share, then the lowest loss. The one-standard-error rule (Breiman et al. 1984, section 3.4.3):
     what validation cannot tell apart is decided by what the head is for.
     """
-    best = min(trials, key=lambda trial: trial.loss)
+    best = min(fits, key=lambda fit: fit.loss)
     limit = best.loss + best.losses.std(ddof=1) / math.sqrt(len(best.losses))
-    return min((trial for trial in trials if trial.loss <= limit), key=lambda trial: (trial.share, trial.loss))
+    return min((fit for fit in fits if fit.loss <= limit), key=lambda fit: (fit.share, fit.loss))
 
 
 @dataclass(frozen=True)
@@ -207,26 +207,26 @@ def check_tokens(layers: Mapping[Layer, np.ndarray], width: int) -> None:
             raise DataError(f"Patch tokens are {list(values.shape)}; [images, patches, {width}] fits.")
 
 
-def run_trials(
+def fit_layers(
     train: LabelledTokens, validation: LabelledTokens, classes: int, balanced: bool, seed: int, progress: bool
-) -> list[Trial]:
-    """One trial for each layer, share and penalty."""
-    trials: list[Trial] = []
+) -> list[PatchFit]:
+    """One fit for each layer, share and penalty."""
+    fits: list[PatchFit] = []
     total = epochs(len(train.images)) * len(train.layers)
     with tqdm(total=total, desc="fit", unit="epoch", disable=not progress) as bar:
         for layer in train.layers:
             weight, bias = fit_patch_linear(train.of(layer), train.images.labels, classes, balanced, seed, bar)
             logits = split_logits(validation.of(layer), weight, bias)
-            trials += layer_trials(layer, weight, bias, logits, validation.images.labels)
-    return trials
+            fits += layer_fits(layer, weight, bias, logits, validation.images.labels)
+    return fits
 
 
-def lowest_losses(trials: Sequence[Trial]) -> dict[str, float]:
+def lowest_losses(fits: Sequence[PatchFit]) -> dict[str, float]:
     """The lowest validation loss of each layer and share, by name."""
     found: dict[str, float] = {}
-    for trial in trials:
-        name = f"{layer_name(trial.layer)}, {trial.share:g}"
-        found[name] = min(found.get(name, math.inf), trial.loss)
+    for fit in fits:
+        name = f"{layer_name(fit.layer)}, {fit.share:g}"
+        found[name] = min(found.get(name, math.inf), fit.loss)
     return found
 
 
@@ -247,8 +247,8 @@ def fit_patch_head(
     check_classes(task, train.images, validation.images)
     check_tokens(train.layers, embedder.backbone.dimension)
     balanced = uneven(train.images.labels, len(task.labels))
-    trials = run_trials(train, validation, len(task.labels), balanced, seed, progress)
-    chosen = choose(trials)
+    fits = fit_layers(train, validation, len(task.labels), balanced, seed, progress)
+    chosen = choose(fits)
     temperature, thresholds = calibrate(chosen.logits, train.images, validation.images, task.labels)
     return PatchHead.from_patch_linear(
         chosen.weight,
@@ -267,7 +267,7 @@ def fit_patch_head(
             "method": "multinomial logistic regression on the mean evidence of the top share of standardised patches",
             "penalty": chosen.penalty,
             "chosen_by": "smallest share within one standard error of the best validation loss",
-            "validation_losses": lowest_losses(trials),
+            "validation_losses": lowest_losses(fits),
             **fit_facts(train.images, validation.images, balanced),
         },
         versions=versions(),

@@ -90,6 +90,16 @@ class AdaptiveSets:
         """The classes with too few validation groups to tell whether `level` of them is covered."""
         return [label for label, count in self.class_groups.items() if count < enough_groups(level)]
 
+    def summary(self) -> list[str]:
+        """The settings in words: the mass, and from which probability on classes are added in which band."""
+        ends = [0.0, *self.edges, 1.0]
+        added = [
+            f"every class from {probability:.4g} at a confidence of {low:.4g} to {high:.4g}"
+            for probability, low, high in zip(self.probabilities, ends, ends[1:], strict=False)
+            if probability < 1
+        ]
+        return [f"prediction sets of at least {self.minimum_mass:g} of the probability", *added]
+
     def to_dict(self) -> dict:
         """The fields in plain JSON types."""
         return asdict(self)

@@ -20,8 +20,9 @@ from datasets import Image as ImageFeature
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from medssl.errors import LibraryError
+from medssl.errors import DataError, LibraryError
 from medssl.library.stores import KEY_VARIABLE, MEMORY, URL_VARIABLE, is_server, shared_store
+from medssl.metrics.retrieval import unit
 
 COLUMNS = ("id", "image", "label", "group_id", "source", "embedding")
 # float32 scores of equal vectors differ in their last digits; candidates this close are scored again in float64.
@@ -60,16 +61,11 @@ def embedding_matrix(dataset: Dataset) -> np.ndarray:
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `[N,D]` at length one. Raises LibraryError naming the rows that have no direction."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
-    if len(bad):
-        raise LibraryError(
-            f"{len(bad)} of {len(vectors)} case embeddings are all zero or not finite (first at row {bad[0]}). "
-            "Embed the data again."
-        )
-    return (vectors / norms).astype(np.float32)
+    """Vectors `[N,D]` at length one, float32. Raises LibraryError naming the rows that have no direction."""
+    try:
+        return unit(vectors.astype(np.float64)).astype(np.float32)
+    except DataError as error:
+        raise LibraryError(f"The cases cannot be searched: {error}") from error
 
 
 class CaseLibrary:

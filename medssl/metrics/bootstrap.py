@@ -11,6 +11,7 @@ LEVEL = 0.95
 BLOCK = 2_000_000
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+Groups = Sequence[str] | np.ndarray
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -47,7 +48,7 @@ def mean_statistic(values: np.ndarray, labels: np.ndarray | None = None) -> Stat
     return lambda weights: np.column_stack([mean_known(class_means(weights, column, labels)) for column in values.T])
 
 
-def number_groups(groups: Sequence[str]) -> np.ndarray:
+def number_groups(groups: Groups) -> np.ndarray:
     """Groups `[N]` as whole numbers from 0 `[N]`."""
     return np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
 
@@ -57,7 +58,7 @@ def group_draws(count: int, n_bootstrap: int, rng: np.random.Generator) -> np.nd
     return rng.multinomial(count, np.full(count, 1 / count), size=n_bootstrap)
 
 
-def resample(groups: Sequence[str], statistic: Statistic, n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def resample(groups: Groups, statistic: Statistic, n_bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A statistic on the data as they are `[M]`, and on resamples of whole groups `[R, M]`.
 
     `statistic` takes image weights `[R, N]` (how often each image is drawn) and gives `[R, M]`; weighting is the same

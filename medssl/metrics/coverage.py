@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medssl.metrics.bootstrap import resample, weighted_means
+from medssl.metrics.bootstrap import mean_statistic, resample
 from medssl.metrics.metric import metric, plain
 
 THIRDS = ("least confident third", "middle third", "most confident third")
@@ -28,7 +28,7 @@ def coverage_row(
             ("coverage", "low", "high", "group_coverage", "mean_set_size")
         )
     _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    value, resampled = resample(groups, lambda weights: weighted_means(weights, hits[:, None]), n_bootstrap, seed)
+    value, resampled = resample(groups, mean_statistic(hits[:, None]), n_bootstrap, seed)
     found = metric("conformal_coverage", value[0], resampled[:, 0], len(hits), [len(counts)], len(counts))
     return {
         "name": name,
@@ -96,3 +96,10 @@ def coverage_rows(classification: Mapping) -> list[tuple[str, ...]]:
     return [
         coverage_cells(row) for part in ("by_confidence", "by_class", "by_set_size") for row in coverage.get(part, [])
     ]
+
+
+def format_coverage(classification: Mapping) -> str:
+    """The coverage table of a metrics.json's "classification" as Markdown; empty where it was not measured."""
+    rows = coverage_rows(classification)
+    lines = [COVERAGE_HEADER, ("---",) * len(COVERAGE_HEADER), *rows] if rows else []
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medssl.errors import DataError
-from medssl.metrics.bootstrap import interval, resample, weighted_means
+from medssl.metrics.bootstrap import Groups, interval, resample, weighted_means
 
 # A few hundred test images are usual here: with 15 bins a perfectly calibrated model would already score 0.04 on them.
 ECE_BINS = 10
@@ -70,7 +70,7 @@ def metric_json(name: str, value: float, ends: tuple[float, float], images: int,
     }
 
 
-def check_groups(images: int, groups: Sequence[str]) -> int:
+def check_groups(images: int, groups: Groups) -> int:
     """The number of images. Raises DataError where there are none or where groups do not fit them."""
     if images == 0:
         raise DataError("There are no images to measure on.")
@@ -79,7 +79,7 @@ def check_groups(images: int, groups: Sequence[str]) -> int:
     return images
 
 
-def flagged_share(flags: np.ndarray, groups: Sequence[str], n_bootstrap: int = 1000, seed: int = 0) -> dict:
+def flagged_share(flags: np.ndarray, groups: Groups, n_bootstrap: int = 1000, seed: int = 0) -> dict:
     """The share of flagged images, bool `[N]`, as a metric. Raises DataError."""
     check_groups(len(flags), groups)
     values = np.asarray(flags, np.float64)[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medssl.metrics.bootstrap import LEVEL, ratio, resample, weighted_means
+from medssl.metrics.bootstrap import LEVEL, mean_statistic, ratio, resample
 from medssl.metrics.metric import ECE_BINS, metric, metric_json
 
 
@@ -52,7 +52,7 @@ def reliability_bins(
     rows = []
     for index in np.unique(bins).tolist():
         own, hits = groups[bins == index], correct[bins == index, None]
-        value, resampled = resample(own, lambda weights, hits=hits: weighted_means(weights, hits), n_bootstrap, seed)
+        value, resampled = resample(own, mean_statistic(hits), n_bootstrap, seed)
         total = len(set(own))
         found = metric("accuracy", value[0], resampled[:, 0], len(own), [total], total)
         rows.append(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from medssl.errors import DataError
-from medssl.metrics.bootstrap import ratio, resample, weighted_means
+from medssl.metrics.bootstrap import Groups, ratio, resample, weighted_means
 from medssl.metrics.metric import check_groups, metric
 
 RANKS = 10
@@ -18,10 +18,10 @@ RETRIEVAL = ("precision_at_1", "precision_at_5", "map_at_10")
 def retrieval_metrics(
     query_embeddings: np.ndarray,
     query_labels: np.ndarray,
-    query_groups: Sequence[str],
+    query_groups: Groups,
     case_embeddings: np.ndarray,
     case_labels: np.ndarray,
-    case_groups: Sequence[str],
+    case_groups: Groups,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -39,12 +39,12 @@ def retrieval_metrics(
         shapes[1][1],
     ):
         raise DataError(f"Embeddings of the shapes {shapes[0]} and {shapes[1]} do not fit {images} and {cases} labels.")
-    query_groups, case_groups = np.asarray(query_groups).astype(str), np.asarray(case_groups).astype(str)
-    scores = retrieval_scores(query_embeddings, query_labels, query_groups, case_embeddings, case_labels, case_groups)
+    own, others = np.asarray(query_groups).astype(str), np.asarray(case_groups).astype(str)
+    scores = retrieval_scores(query_embeddings, query_labels, own, case_embeddings, case_labels, others)
     usable = np.isfinite(scores).all(axis=1)
     if not usable.any():
         return {name: metric(name, np.nan, np.empty(0), 0, [], 0) for name in RETRIEVAL}
-    scores, groups = scores[usable], query_groups[usable]
+    scores, groups = scores[usable], own[usable]
     value, resampled = resample(groups, lambda weights: weighted_means(weights, scores), n_bootstrap, seed)
     total = len(set(groups))
     return {
@@ -54,11 +54,16 @@ def retrieval_metrics(
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings `[N, D]` at length one. Raises DataError where one has no direction."""
+    """Embeddings `[N, D]` at length one. Raises DataError, naming the first, where one has no direction."""
     embeddings = np.asarray(embeddings)
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise DataError("Some embeddings are all zero or not finite; embed the data again.")
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} of {len(embeddings)} embeddings are all zero or not finite (first at row {bad[0]}); "
+            "embed the data again."
+        )
     return embeddings / norms
 
 

@@ -243,7 +243,7 @@ class Page:
         visit.task = best.name
         title = render.pretty(bundle.task.title)
         said = f"Suggested task: <b>{escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
-        if not best.familiar:
+        if best.familiar is False:
             said = (
                 "This image looks like none of the loaded tasks. Choose the task yourself, and do not trust the class."
             )

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats.contingency import association as uncorrected
 
 from medssl.audit.confounds import associate, confound_findings, cramers_v, frame_kinds
-from medssl.audit.shortcuts import Shortcut, balanced_accuracy
+from medssl.audit.shortcuts import Shortcut
 
 
 def plain_v(table):
@@ -94,21 +94,6 @@ def test_frames_are_sorted_without_labels():
     assert not set(kinds[:30]) & set(kinds[30:]) and (kinds == frame_kinds(frames, 0)).all()
     assert len(frame_kinds(np.ones((30, 64)), 0)) == len(frame_kinds(np.empty((0,)), 0)) == 0
     assert len(set(frame_kinds(np.repeat([[0.0], [1.0]], 20, axis=0), 0))) == 2
-
-
-def test_balanced_accuracy_with_its_interval():
-    from sklearn.metrics import balanced_accuracy_score
-
-    rng = np.random.default_rng(0)
-    labels, groups = rng.integers(0, 3, 300), rng.integers(0, 60, 300)
-    guess = np.where(rng.random(300) < 0.7, labels, rng.integers(0, 3, 300))
-    value, low, high = balanced_accuracy(guess == labels, labels, groups, 0)
-    assert value == pytest.approx(balanced_accuracy_score(labels, guess)) and low < value < high < low + 0.2
-    assert (
-        balanced_accuracy(labels == labels, labels, groups, 0)[1]
-        < 1
-        == balanced_accuracy(labels == labels, labels, groups, 0)[2]
-    )
 
 
 def test_a_perfect_source_is_told_with_classes():

@@ -53,6 +53,16 @@ def test_the_config_is_plain_json_with_everything_named(head, tmp_path, backbone
     assert config["fitted_on"] == {"data": "x", "seed": 3}
 
 
+def test_a_head_of_schema_1_loads_and_keeps_its_sets(head, tmp_path):
+    head.save_pretrained(tmp_path)
+    old = {"conformal_level": 0.9, "conformal_probability": 0.2, "familiarity": 0.5, "familiarity_neighbours": 7}
+    edit_config(tmp_path, schema_version=1, thresholds=old)
+    again = ClassificationHead.from_pretrained(tmp_path)
+    probabilities = head.probabilities(torch.randn(20, 48))
+    assert torch.equal(again.prediction_sets(probabilities), head.prediction_sets(probabilities))
+    assert again.thresholds.familiarity_neighbors == 7 and "earlier version" in " ".join(again.thresholds.promise())
+
+
 def test_predictions_equal_a_plain_softmax(head):
     embeddings = np.random.default_rng(0).normal(size=(5, 48)).astype(np.float32)
     logits = (embeddings @ head.linear.weight.numpy().T + head.linear.bias.numpy()) / 1.7

@@ -17,8 +17,8 @@ from medssl.heads.config import SCHEMA_VERSION
 from medssl.heads.fit_linear import fit_head
 from medssl.heads.fit_patch import (
     LabelledTokens,
+    PatchFit,
     Tokens,
-    Trial,
     choose,
     default_layers,
     fit_patch_head,
@@ -278,11 +278,11 @@ def test_fitting_is_seeded_and_says_what_it_chose(backbone):
 
 
 def test_what_validation_cannot_tell_apart_is_decided_for_the_most_local():
-    def trial(share, *losses):
-        return Trial(None, share, 0.1, torch.zeros(3, 4), torch.zeros(3), np.zeros((4, 3)), np.array(losses))
+    def make_fit(share, *losses):
+        return PatchFit(None, share, 0.1, torch.zeros(3, 4), torch.zeros(3), np.zeros((4, 3)), np.array(losses))
 
-    best, close = trial(1.0, 0.2, 0.4, 0.6, 0.8), trial(0.05, 0.6, 0.6, 0.6, 0.6)
-    closer, far = trial(0.05, 0.5, 0.6, 0.6, 0.6), trial(0.02, 0.7, 0.7, 0.7, 0.7)
+    best, close = make_fit(1.0, 0.2, 0.4, 0.6, 0.8), make_fit(0.05, 0.6, 0.6, 0.6, 0.6)
+    closer, far = make_fit(0.05, 0.5, 0.6, 0.6, 0.6), make_fit(0.02, 0.7, 0.7, 0.7, 0.7)
     # The best loss is 0.5 with a standard error of 0.129.
     assert choose([best, close, closer, far]) is closer
     assert choose([best, far]) is best

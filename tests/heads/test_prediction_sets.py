@@ -142,6 +142,17 @@ def test_sets_of_earlier_heads_are_what_they_were_and_uncalibrated_ones_hold_all
     assert Thresholds().members(probabilities).all()
 
 
+def test_the_summary_names_what_is_set():
+    sets = AdaptiveSets(
+        edges=[0.5, 0.75], probabilities=[0.125, 0.25, 1.0], groups=[12, 13, 14], class_groups={"a": 12}
+    )
+    assert Thresholds(adaptive=sets, familiarity=0.5).summary() == (
+        "conformal_level 0.9, familiarity 0.5, familiarity_neighbors 5, prediction sets of at least 0.8 of the "
+        "probability, every class from 0.125 at a confidence of 0 to 0.5, every class from 0.25 at a confidence of 0.5 "
+        "to 0.75"
+    )
+
+
 def test_sets_that_do_not_fit_are_refused():
     with pytest.raises(BundleError, match="one edge fewer"):
         AdaptiveSets(edges=[0.5], probabilities=[0.1], groups=[9], class_groups={})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medssl.metrics.classification import classification_metrics
-from medssl.metrics.coverage import COVERAGE_HEADER, coverage_metrics, coverage_rows
+from medssl.metrics.coverage import COVERAGE_HEADER, coverage_metrics, coverage_rows, format_coverage
 
 NAMES = ["a", "b", "c", "absent"]
 
@@ -55,8 +55,11 @@ def test_metrics_hold_the_coverage_and_the_table_shows_it(measured):
     rows = coverage_rows(found)
     assert len(rows) == 3 + 4 + len(found["coverage"]["by_set_size"])
     assert all(len(row) == len(COVERAGE_HEADER) for row in rows)
+    table = format_coverage(found).splitlines()
+    assert len(table) == len(rows) + 2 and all(line.count("|") == len(COVERAGE_HEADER) + 1 for line in table)
     assert rows[0][0].startswith("least confident third (0.") and rows[6] == ("absent", "0", "0", "-", "-", "-")
 
 
 def test_without_sets_there_is_no_table(measured):
-    assert coverage_rows(classification_metrics(*measured[:3], NAMES, n_bootstrap=5)) == []
+    found = classification_metrics(*measured[:3], NAMES, n_bootstrap=5)
+    assert coverage_rows(found) == [] and format_coverage(found) == ""
