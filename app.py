@@ -6,11 +6,12 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medssl.web.upload_folders import upload_folder
 from medssl.web.zero_gpu import lend, prepare
 
 if TYPE_CHECKING:
@@ -81,6 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--host", default=default_host(), help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, help="port (default GRADIO_SERVER_PORT, else 7860)")
+    parser.add_argument(
+        "--allow-host",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="host names that the page answers to, beside this machine's and --host (also MEDSSL_ALLOWED_HOSTS, "
+        "comma-separated): name a public server's here",
+    )
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's relay")
     options = parser.parse_args(arguments)
     port = options.port if options.port is not None else os.environ.get("GRADIO_SERVER_PORT", "7860")
@@ -89,12 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     # A folder of its own for uploads, so that none outlives the app however a visit ended.
-    with tempfile.TemporaryDirectory(prefix="medssl-uploads-", ignore_cleanup_errors=True) as uploads:
-        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
-        return serve(options.bundle, options.host, int(port), options.share)
+    with upload_folder() as uploads:
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
+        return serve(options.bundle, Address(options.host, int(port), options.share, tuple(options.allow_host)))
 
 
-def serve(paths: Sequence[str], host: str, port: int, share: bool) -> int:
+@dataclass(frozen=True)
+class Address:
+    """Where a page is served: `allowed` are host names that it answers to beside its own."""
+
+    host: str
+    port: int
+    share: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+def serve(paths: Sequence[str], address: Address) -> int:
     """Build the page and launch it until it is stopped. Returns the exit code."""
     from medssl.errors import MedSSLError
 
@@ -104,12 +124,17 @@ def serve(paths: Sequence[str], host: str, port: int, share: bool) -> int:
         print(f"The page cannot start: {error}", file=sys.stderr)
         return 2
 
+    from medssl.web.guard import GuardRules, allowed_hosts
     from medssl.web.page import launch_options
 
+    rules = GuardRules(allowed_hosts(address.host, address.allowed, address.share))
+    place = {"server_name": address.host, "server_port": address.port, "share": address.share}
     try:
-        page.launch(server_name=host, server_port=port, share=share, **launch_options())
+        page.launch(**place, **launch_options(rules))
     except OSError as error:
-        print(f"The page cannot start on {host}:{port}: {error}. Choose another --port.", file=sys.stderr)
+        print(
+            f"The page cannot start on {address.host}:{address.port}: {error}. Choose another --port.", file=sys.stderr
+        )
         return 2
     return 0
 

@@ -9,6 +9,8 @@ MAX_EXAMPLES = 10
 # metrics.json holds them, and a data set of copies would have one for each image.
 MAX_PAIRS = 50
 ERROR, WARNING, INFO = "error", "warning", "info"
+# Fields of metrics.json that name files.
+FILE_NAMES = ("examples", "undecodable", "pairs", "unreadable")
 ORDER = {ERROR: 0, WARNING: 1, INFO: 2}
 PIXELS, THUMBNAILS, EMBEDDINGS = "equal pixels", "correlation of thumbnails", "cosine of embeddings"
 
@@ -57,3 +59,10 @@ def finding(kind: str, severity: str, examples: Sequence[str], message: str, pai
     """A finding that keeps its first examples and its most similar pairs."""
     worst = sorted(pairs, key=lambda pair: -pair.similarity)[:MAX_PAIRS]
     return Finding(kind, severity, len(examples), message, list(examples[:MAX_EXAMPLES]), worst)
+
+
+def without_file_names(value: object) -> object:
+    """Plain JSON of metrics without the names of somebody's files, which the findings' examples and pairs hold."""
+    if isinstance(value, dict):
+        return {key: [] if key in FILE_NAMES else without_file_names(item) for key, item in value.items()}
+    return [without_file_names(item) for item in value] if isinstance(value, list) else value

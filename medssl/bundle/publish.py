@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from datasets import Dataset, DatasetDict
 from datasets import Image as ImageFeature
 
+from medssl.audit.findings import without_file_names
 from medssl.backbones.checkpoint import folder_revision
 from medssl.backbones.registry import BACKBONES
 from medssl.bundle.cards.cases import write_cases_card
@@ -33,7 +34,6 @@ SPLITS = ("train", "val", "test")
 SHARD_SIZE = "500MB"
 BACKBONE_PREFIX = "medssl-backbone-"
 BACKBONE_FILES = (CONFIG_FILE, "preprocessor_config.json", FACTS_FILE, "*.safetensors", "*.safetensors.index.json")
-FILE_NAMES = ("examples", "pairs", "undecodable")
 UNKNOWN_REVISION = "set when it is published"
 
 
@@ -199,11 +199,9 @@ def head_config(head: Head, folder: Path, places: Places, published: dict) -> by
     return (json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def without_names(found: object) -> object:
-    """Metrics without the names of the publisher's files, which the audit's examples are."""
-    if isinstance(found, dict):
-        return {key: [] if key in FILE_NAMES else without_names(value) for key, value in found.items()}
-    return [without_names(item) for item in found] if isinstance(found, list) else found
+def as_json(value: object) -> bytes:
+    """Plain values as the bytes of a JSON file."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def licence_notes(bundle: Bundle, private: bool, images: bool) -> list[str]:
@@ -250,7 +248,9 @@ def publish_bundle(
         files: dict[str, Path | bytes] = {
             CONFIG_FILE: head_config(bundle.head, folder, places, facts),
             WEIGHTS_FILE: folder / WEIGHTS_FILE,
-            METRICS_FILE: (json.dumps(without_names(bundle.metrics), indent=2, ensure_ascii=False) + "\n").encode(),
+            METRICS_FILE: (
+                json.dumps(without_file_names(bundle.metrics), indent=2, ensure_ascii=False) + "\n"
+            ).encode(),
             CARD_FILE: head_card(bundle, places, licence).encode(),
         }
         head = publisher.commit(places.head, MODEL, files, f"Bundle of {bundle.task.name}")

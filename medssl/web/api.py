@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -16,13 +17,15 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from medssl.bundle.analyzer import Analysis, case_dict
+from medssl.audit.findings import without_file_names
+from medssl.bundle.analyzer import Analyzer, PictureEncodings, case_dict
 from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import BundleError, ImageError, LibraryError, MedSSLError
 from medssl.explain import Explanation, ViTCX
-from medssl.images.read import read_image
 from medssl.library.library import Case
 from medssl.web.served_files import served_png
+from medssl.web.uploads import read_upload
+from medssl.web.wanted import Stopped, check_wanted
 
 GENERAL_ERROR = "Something went wrong in this program, not in your image. Try again; if it stays, tell its maintainer."
 NO_FILE = "No image was given. Choose a PNG, JPEG, TIFF, WebP, BMP or DICOM file first."
@@ -39,6 +42,8 @@ def plain_error(error: Exception, toast: bool) -> gr.Error:
     if isinstance(error, MedSSLError):
         # A toast renders HTML, and a sentence may name what stands in a file; a client gets the sentence as it is.
         return gr.Error(escape(str(error), quote=False) if toast else str(error), print_exception=False)
+    if isinstance(error, Stopped):
+        return gr.Error("Stopped: nobody waits for this any more.", print_exception=False)
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     places = " <- ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     log.error("%s at %s", type(error).__name__, places)
@@ -68,19 +73,20 @@ def guarded(function: Callable, toast: bool = False) -> Callable:
     return call
 
 
-def pick(bundles: Mapping[str, Bundle], name: str) -> Bundle:
+def pick(bundles: Mapping[str, Bundle], name: object) -> Bundle:
     """The bundle of that task. Raises BundleError naming the loaded ones."""
-    if name in bundles:
+    if isinstance(name, str) and name in bundles:
         return bundles[name]
     allowed = f"Loaded tasks: {', '.join(bundles)}." if bundles else "No bundle is loaded; start the app with one."
     raise BundleError(f"There is no task {name!r} here. {allowed}")
 
 
-def check_top_k(value: float | None) -> int:
+def check_top_k(value: object) -> int:
     """A number of cases as an int. Raises LibraryError outside 1 to 50."""
-    if value is None or value != value or not 1 <= value <= MOST_CASES or int(value) != value:
-        raise LibraryError(f"top_k is {value}; allowed are whole numbers from 1 to {MOST_CASES}.")
-    return int(value)
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not 1 <= number <= MOST_CASES or int(number) != number:
+        raise LibraryError(f"top_k is {value!r}; allowed are whole numbers from 1 to {MOST_CASES}.")
+    return int(number)
 
 
 def backbone_name(bundle: Bundle) -> str:
@@ -98,7 +104,7 @@ def describe(name: str, bundle: Bundle) -> dict:
         "modality": bundle.task.modality,
         "backbone": {**bundle.head.backbone, "id": backbone_name(bundle)},
         "explainers": bundle.explainers,
-        "figures": bundle.metrics,
+        "figures": without_file_names(bundle.metrics),
     }
 
 
@@ -131,45 +137,61 @@ class Files:
         return {**case_dict(case), "thumbnail": None if case.image is None else self.png(case.image, "thumbnail.png")}
 
 
-def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
-    """Add the public endpoints to the Blocks being built; they have inputs of their own, which are never shown."""
-    with gr.Row(visible=False, elem_id="api-row"):
-        image_in = gr.File(label="image file: PNG, JPEG, TIFF, WebP, BMP or DICOM", elem_id="api-image")
-        task_in = gr.Textbox("", label="task name, as `tasks` lists them; empty: the suggested one", elem_id="api-task")
-        target_in = gr.Textbox("", label="class to explain; empty: the predicted one", elem_id="api-target")
-        top_k_in = gr.Number(6, label=f"number of similar cases, 1 to {MOST_CASES}", elem_id="api-top-k")
-        explain_in = gr.Checkbox(True, label="whether to compute the heatmap", elem_id="api-explain")
-        method_in = gr.Textbox(ViTCX.method, label="explainer, as `tasks` lists them", elem_id="api-method")
-        verify_in = gr.Checkbox(False, label="whether to verify the heatmap", elem_id="api-verify")
-        case_in = gr.Textbox("", label="id of a case, as `similar` lists them", elem_id="api-case")
-        out = gr.JSON(label="result", elem_id="api-out")
-    files = Files(out)
+class Api:
+    """The public endpoints over the loaded bundles, one method each; made inside the Blocks being built.
 
-    def asked(image: str | None, task: str) -> tuple[Image.Image, Bundle, dict]:
-        if not image:
+    Their inputs are components of their own, which are never shown.
+    """
+
+    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
+        self.bundles = bundles
+        with gr.Row(visible=False, elem_id="api-row"):
+            image = gr.File(label="image file: PNG, JPEG, TIFF, WebP, BMP or DICOM", elem_id="api-image")
+            task = gr.Textbox("", label="task name, see `tasks`; empty: the suggested one", elem_id="api-task")
+            target = gr.Textbox("", label="class to explain; empty: the predicted one", elem_id="api-target")
+            top_k = gr.Number(6, label=f"number of similar cases, 1 to {MOST_CASES}", elem_id="api-top-k")
+            explain = gr.Checkbox(True, label="whether to compute the heatmap", elem_id="api-explain")
+            method = gr.Textbox(ViTCX.method, label="explainer, as `tasks` lists them", elem_id="api-method")
+            verify = gr.Checkbox(False, label="whether to verify the heatmap", elem_id="api-verify")
+            case = gr.Textbox("", label="id of a case, as `similar` lists them", elem_id="api-case")
+            self.out = gr.JSON(label="result", elem_id="api-out")
+        self.files = Files(self.out)
+        self.connect(self.tasks, [])
+        self.connect(self.classify, [image, task])
+        self.connect(self.explain, [image, task, target, method, verify])
+        self.connect(self.explain_case, [image, case, task, method])
+        self.connect(self.similar, [image, task, top_k])
+        self.connect(self.analyze, [image, task, target, top_k, explain, method, verify])
+
+    def connect(self, endpoint: Callable, inputs: list) -> None:
+        """Make a method an endpoint of its own name; what takes an image waits for the model."""
+        limits = MODEL if inputs else {}
+        gr.on([], guarded(endpoint), inputs, self.out, api_name=endpoint.__name__, api_visibility="public", **limits)
+
+    def opened(self, image: str | None, task: str) -> tuple[Analyzer, dict]:
+        """An uploaded image opened for a task, and what the answer says of the task. Raises MedSSLError."""
+        if not isinstance(image, str) or not image:
             raise ImageError(NO_FILE)
-        picture = read_image(image)
-        suggested = {}
         if not task:
-            if not bundles:
-                pick(bundles, task)
-            found = suggest_task(bundles, picture)
-            task, suggested = found[0].name, {"suggested": [asdict(suggestion) for suggestion in found]}
-        return picture, pick(bundles, task), {"task": task, **suggested}
+            if not self.bundles:
+                pick(self.bundles, task)
+            encodings = PictureEncodings(read_upload(image))
+            suggestions = suggest_task(self.bundles, encodings)
+            task = suggestions[0].name
+            facts = {"task": task, "suggested": [asdict(suggestion) for suggestion in suggestions]}
+            return Analyzer.open(self.bundles[task], encodings), facts
+        bundle = pick(self.bundles, task)
+        return Analyzer.open(bundle, read_upload(image)), {"task": task}
 
-    def run(image: str | None, task: str, **options: Any) -> tuple[Analysis, dict]:  # noqa: ANN401
-        picture, bundle, facts = asked(image, task)
-        return bundle.analyze(picture, **options), facts
-
-    def tasks() -> list[dict]:
+    def tasks(self) -> list[dict]:
         """List the loaded tasks: name, title, labels, modality, backbone, explainers and measured figures.
 
         Returns:
             a list of objects with name, title, labels, modality, backbone, explainers (name: title), figures
         """
-        return [describe(name, bundle) for name, bundle in bundles.items()]
+        return [describe(name, bundle) for name, bundle in self.bundles.items()]
 
-    def classify(image: str, task: str = "") -> dict:
+    def classify(self, image: str, task: str = "") -> dict:
         """Classify an image: label, probabilities, 90 % prediction set and familiarity. Research only, no diagnosis.
 
         Args:
@@ -178,10 +200,11 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         Returns:
             task, label, probability, probabilities, prediction_set, familiarity, familiar
         """
-        analysis, facts = run(image, task, top_k=1, explain=False)
-        return {**facts, **analysis.to_dict()["prediction"]}
+        opened, facts = self.opened(image, task)
+        return {**facts, **asdict(opened.prediction)}
 
     def explain(
+        self,
         image: str,
         task: str = "",
         target: str = "",
@@ -201,12 +224,17 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             task, method, target, probability, evidence, masks, forward_passes, seconds, seed, heatmap (file), overlay
             (file), verification (null without `verify`)
         """
-        options = {"target": target or None, "method": method, "verify": verify}
-        analysis, facts = run(image, task, top_k=1, progress=as_progress(progress), **options)
-        shown = files.explanation(analysis.explanation, analysis.image)
-        return {**facts, **shown, "verification": analysis.to_dict()["verification"]}
+        opened, facts = self.opened(image, task)
+        tell = as_progress(progress)
+        share = 0.5 if verify else 1.0
+        explanation = opened.explanation(target or None, method, lambda done, text: tell(share * done, text))
+        shown = self.files.explanation(explanation, opened.picture.image)
+        verification = None
+        if verify:
+            verification = opened.verification(explanation, lambda done, text: tell(0.5 + 0.5 * done, text)).to_dict()
+        return {**facts, **shown, "verification": verification}
 
-    def similar(image: str, task: str = "", top_k: int = 6) -> dict:
+    def similar(self, image: str, task: str = "", top_k: int = 6) -> dict:
         """Find the library cases most like an image, best first; the image itself is never among them.
 
         Args:
@@ -216,10 +244,12 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         Returns:
             task, cases: a list of id, label, score (cosine), group_id, source, thumbnail (file)
         """
-        analysis, facts = run(image, task, top_k=check_top_k(top_k), explain=False)
-        return {**facts, "cases": [files.case(case) for case in analysis.cases]}
+        count = check_top_k(top_k)
+        opened, facts = self.opened(image, task)
+        return {**facts, "cases": [self.files.case(case) for case in opened.cases(count)]}
 
     def explain_case(
+        self,
         image: str,
         case_id: str,
         task: str = "",
@@ -236,13 +266,14 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
         Returns:
             task, case, explanation, mirrored (null for a case without a picture)
         """
-        picture, bundle, facts = asked(image, task)
-        found = bundle.explain_case(picture, case_id, method, as_progress(progress))
-        mirrored = found.mirrored and files.explanation(found.mirrored, found.case.image)
-        shown = files.explanation(found.explanation, picture)
-        return {**facts, "case": files.case(found.case), "explanation": shown, "mirrored": mirrored}
+        opened, facts = self.opened(image, task)
+        likeness = opened.likeness(case_id, method, as_progress(progress))
+        mirrored = likeness.mirrored and self.files.explanation(likeness.mirrored, likeness.case.image)
+        shown = self.files.explanation(likeness.explanation, opened.picture.image)
+        return {**facts, "case": self.files.case(likeness.case), "explanation": shown, "mirrored": mirrored}
 
     def analyze(
+        self,
         image: str,
         task: str = "",
         target: str = "",
@@ -264,38 +295,24 @@ def add_endpoints(bundles: Mapping[str, Bundle]) -> None:
             verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
             task, prediction, cases, explanation (null without `explain`), verification (null without `explain` and
-            `verify`), seconds
+            `verify`), seconds, notes
         """
-        analysis, facts = run(
-            image,
-            task,
-            target=target or None,
-            top_k=check_top_k(top_k),
-            explain=explain,
-            method=method,
-            verify=verify,
-            progress=as_progress(progress),
-        )
+        count = check_top_k(top_k)
+        opened, facts = self.opened(image, task)
+        *_, analysis = opened.steps(target or None, count, explain, method, verify, as_progress(progress))
         return {
             **analysis.to_dict(),
             **facts,
-            "cases": [files.case(case) for case in analysis.cases],
-            "explanation": files.explanation(analysis.explanation, analysis.image) if explain else None,
+            "cases": [self.files.case(case) for case in analysis.cases],
+            "explanation": self.files.explanation(analysis.explanation, analysis.image) if explain else None,
         }
-
-    endpoints = {
-        tasks: [],
-        classify: [image_in, task_in],
-        explain: [image_in, task_in, target_in, method_in, verify_in],
-        explain_case: [image_in, case_in, task_in, method_in],
-        similar: [image_in, task_in, top_k_in],
-        analyze: [image_in, task_in, target_in, top_k_in, explain_in, method_in, verify_in],
-    }
-    for function, inputs in endpoints.items():
-        limits = MODEL if inputs else {}
-        gr.on([], guarded(function), inputs, out, api_name=function.__name__, api_visibility="public", **limits)
 
 
 def as_progress(progress: gr.Progress) -> Callable[[float, str], None]:
-    """Gradio's progress as the (fraction, text) callback of `Bundle.steps`."""
-    return lambda fraction, text: progress(fraction, desc=text)
+    """Gradio's progress as the (fraction, text) callback of an Analyzer, which ends a call that nobody waits for."""
+
+    def tell(fraction: float, text: str) -> None:
+        check_wanted()
+        progress(fraction, desc=text)
+
+    return tell

@@ -9,26 +9,34 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import ImageError
-from medssl.images.read import read_image
+from medssl.images.picture import Picture
 from medssl.web import render
-from medssl.web.api import MODEL, NO_FILE, add_endpoints, backbone_name, guarded, pick
+from medssl.web.api import MODEL, NO_FILE, Api, backbone_name, guarded, pick
 from medssl.web.decoded_uploads import DecodedUploads
+from medssl.web.guard import Guard, GuardRules, allowed_hosts
 from medssl.web.panels.cases import LIKENESS, CasesPanel
 from medssl.web.panels.heatmap import ANALYSIS, HEATMAP, HeatmapPanel
 from medssl.web.served_files import served_png
-from medssl.web.session import Stopped, Visit
+from medssl.web.session import Visit
+from medssl.web.uploads import read_upload
+from medssl.web.wanted import Stopped
 
 CASES_SHOWN = 6
 # Uploads, and pictures made from them, are deleted this long after they were written; looked for every minute.
 KEPT_SECONDS = 15 * 60
 
 
-def launch_options() -> dict:
-    """What `Blocks.launch` must be given for this page: its looks, and that nothing is kept, leaked or tracked."""
+def launch_options(rules: GuardRules | None = None) -> dict:
+    """What `Blocks.launch` must be given for this page: its looks, and that nothing is kept, leaked or tracked.
+
+    `rules` say who may ask it what; by default this machine alone.
+    """
+    guard = Middleware(Guard, rules=rules or GuardRules(allowed_hosts("127.0.0.1")))
     theme = gr.themes.Soft(
         primary_hue="cyan",
         secondary_hue="cyan",
@@ -52,6 +60,8 @@ def launch_options() -> dict:
         "theme": theme,
         "css_paths": Path(__file__).with_name("page.css"),
         "show_error": False,
+        "enable_monitoring": False,
+        "app_kwargs": {"middleware": [guard]},
         "ssr_mode": False,
         "run_history": False,
         "footer_links": ["api"],
@@ -72,10 +82,11 @@ def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
             Page(bundles)
         else:
             gr.HTML(render.NO_BUNDLE, elem_id="no-bundle-box")
-        add_endpoints(bundles)
+        Api(bundles)
         gr.HTML(render.limits(KEPT_SECONDS // 60 + 1), elem_id="limits")
     demo.temp_file_sets.append(DecodedUploads())
-    return demo.queue(max_size=16, default_concurrency_limit=1)
+    # Closed to direct calls, which go round the queue: `/call`, gradio_client and MCP use it.
+    return demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
 
 
 class Page:
@@ -227,17 +238,17 @@ class Page:
         yield self.forget(visit)
         if not path:
             raise ImageError(NO_FILE)
-        yield self.received(Visit(read_image(path)))
+        yield self.received(Visit(read_upload(path)))
 
     def receive_example(self, visit: Visit | None, event: gr.SelectData) -> Iterator[dict]:
         """Take an example as if it had been uploaded; its own group is kept out of its cases."""
         yield {self.upload: None, **self.forget(visit)}
         example = self.examples[event.index]
-        yield self.received(Visit(read_image(example["path"]), group=example["group"]))
+        yield self.received(Visit(Picture.read(example["path"]), group=example["group"]))
 
     def received(self, visit: Visit) -> dict:
         """A fresh visit on the page, with the task its image resembles most."""
-        found = suggest_task(self.bundles, visit.image)
+        found = suggest_task(self.bundles, visit.encodings)
         best = found[0]
         bundle = self.bundles[best.name]
         visit.task = best.name
@@ -251,7 +262,7 @@ class Page:
             self.visit: visit,
             self.preview: served_png(self.preview, render.for_screen(visit.image)),
             self.task: best.name,
-            self.suggestion: render.note(said),
+            self.suggestion: render.note(said) + "".join(render.note(escape(note)) for note in visit.picture.notes),
             self.figures: self.figures_of(bundle),
             **self.blank(best.name),
         }
@@ -291,8 +302,8 @@ class Page:
         bundle = pick(self.bundles, name)
         try:
             with visit.run(run, progress) as tell:
-                options = {"exclude_group": visit.group, "progress": tell, "method": method}
-                yield from bundle.steps(visit.image, target or None, CASES_SHOWN, **options)
+                opened = visit.analyzer(name, bundle)
+                yield from opened.steps(target or None, CASES_SHOWN, method=method, progress=tell)
         except Stopped:
             return
 

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 import gradio as gr
 from PIL import Image
 
-from medssl.bundle.analyzer import Analysis
+from medssl.bundle.analyzer import Analysis, Analyzer, PictureEncodings
+from medssl.bundle.bundle import Bundle
 from medssl.explain.likeness import Likeness
-
-
-class Stopped(Exception):
-    """What was being computed is no longer wanted."""
+from medssl.images.picture import Picture
+from medssl.web.wanted import Stopped, check_wanted
 
 
 @dataclass
 class Visit:
     """One upload in one browser tab: its picture, what was chosen and found so far, and the name of what is running."""
 
-    image: Image.Image
+    picture: Picture
     group: str | None = None
     task: str = ""
     analysis: Analysis | None = None
@@ -30,6 +29,21 @@ class Visit:
     likeness: Likeness | None = None
     running: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
+    opened: dict[str, Analyzer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.encodings = PictureEncodings(self.picture)
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture's pixels."""
+        return self.picture.image
+
+    def analyzer(self, name: str, bundle: Bundle) -> Analyzer:
+        """The picture opened for the bundle of a task: once, whatever is asked of it."""
+        if name not in self.opened:
+            self.opened[name] = Analyzer.open(bundle, self.encodings, self.group)
+        return self.opened[name]
 
     @contextmanager
     def run(self, name: str, progress: gr.Progress) -> Iterator[Callable[[float, str], None]]:
@@ -40,6 +54,7 @@ class Visit:
         def tell(fraction: float, text: str) -> None:
             if stop.is_set():
                 raise Stopped
+            check_wanted()
             progress(fraction, desc=text)
 
         try:

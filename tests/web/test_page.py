@@ -18,6 +18,7 @@ from PIL import Image
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS
 from medssl.errors import ImageError
 from medssl.explain import EXPLAINERS
+from medssl.images import Picture
 from medssl.web import render
 from medssl.web.page import Page, build_app, launch_options
 from medssl.web.panels.heatmap import ANALYSIS, PREDICTED
@@ -103,7 +104,7 @@ def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shap
 
 
 def test_stop_ends_a_running_explanation(page, shapes_image):
-    visit = Visit(Image.open(shapes_image).convert("RGB"))
+    visit = Visit(Picture(Image.open(shapes_image).convert("RGB")))
     found = []
     for analysis in page.steps(ANALYSIS, visit, "shapes", "", "vit_cx", quiet):
         found.append(analysis)
@@ -120,7 +121,7 @@ def stopping(page, visit, said):
 
 
 def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(page, shapes_analysis):
-    visit, said = Visit(shapes_analysis.image, analysis=shapes_analysis, chosen=0), {}
+    visit, said = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis, chosen=0), {}
     press = stopping(page, visit, said)
     where, which = page.where, page.which
     assert page.verify(visit, "shapes", press) == {where.verification: ""}
@@ -132,7 +133,7 @@ def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(p
 
 
 def test_a_new_choice_ends_the_comparison_of_the_old_one(page, shapes_analysis):
-    visit = Visit(shapes_analysis.image, analysis=shapes_analysis)
+    visit = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis)
     page.which.facts(visit, SimpleNamespace(index=0))
 
     def choose_another(*_args, **_more):
@@ -144,7 +145,7 @@ def test_a_new_choice_ends_the_comparison_of_the_old_one(page, shapes_analysis):
 
 
 def test_leaving_a_dropdown_as_it_was_changes_nothing(page, shapes_analysis):
-    visit = Visit(shapes_analysis.image, task="shapes", analysis=shapes_analysis)
+    visit = Visit(Picture(shapes_analysis.image), task="shapes", analysis=shapes_analysis)
     for target in ("", shapes_analysis.prediction.label):
         assert page.explain_again(visit, "shapes", target, 0.5, "vit_cx", quiet) == gr.skip()
     assert page.change_task(visit, "shapes") == gr.skip() and visit.analysis is shapes_analysis
@@ -154,7 +155,9 @@ def test_leaving_a_dropdown_as_it_was_changes_nothing(page, shapes_analysis):
 def test_another_task_offers_its_own_explainers(page, tiny_bundles, shapes_analysis):
     tiny_bundles["tints"].explainers = {"vit_cx": "ViT-CX", "rise": "RISE"}
     try:
-        shown = page.change_task(Visit(shapes_analysis.image, task="shapes", analysis=shapes_analysis), "tints")
+        shown = page.change_task(
+            Visit(Picture(shapes_analysis.image), task="shapes", analysis=shapes_analysis), "tints"
+        )
     finally:
         del tiny_bundles["tints"].explainers
     method = shown[page.where.method]
@@ -193,7 +196,7 @@ def test_methods_that_do_not_look_at_the_class_say_so(page, tiny_bundles, shapes
 
 
 def test_a_heatmap_is_verified_only_once_there_is_one(page, shapes_analysis):
-    visit = Visit(shapes_analysis.image)
+    visit = Visit(Picture(shapes_analysis.image))
     with pytest.raises(ImageError, match="no heatmap to verify"):
         page.verify(visit, "shapes", quiet)
     visit.analysis = shapes_analysis
@@ -209,7 +212,7 @@ def test_a_heatmap_is_verified_only_once_there_is_one(page, shapes_analysis):
 
 
 def test_a_case_is_compared_by_a_method_that_can(page, shapes_analysis):
-    visit = Visit(shapes_analysis.image, analysis=shapes_analysis)
+    visit = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis)
     assert shapes_analysis.cases[1].id in page.which.facts(visit, SimpleNamespace(index=1))[page.which.case]
     shown = page.compare(visit, "shapes", "attention_rollout", 1.0, quiet)
     why = shown[page.which.why]

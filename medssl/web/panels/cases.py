@@ -12,7 +12,8 @@ from medssl.explain import EXPLAINERS, ViTCX
 from medssl.library.library import Case
 from medssl.web import render
 from medssl.web.served_files import served_png
-from medssl.web.session import Stopped, Visit
+from medssl.web.session import Visit
+from medssl.web.wanted import Stopped
 
 LIKENESS = "likeness"  # the run's name
 CHOOSE = '<p class="ms-small">Choose a case to see its facts, and why it is similar.</p>'
@@ -101,7 +102,7 @@ class CasesPanel:
                     check()
                     tell(fraction, text)
 
-                found = bundle.explain_case(visit.image, shown[chosen], able, tell_if_chosen)
+                found = visit.analyzer(visit.task, bundle).likeness(shown[chosen], able, tell_if_chosen)
                 check()
         except Stopped:
             return self.no_likeness()

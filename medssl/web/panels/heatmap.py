@@ -12,7 +12,8 @@ from medssl.errors import ImageError
 from medssl.explain import EXPLAINERS, ViTCX
 from medssl.web import render
 from medssl.web.served_files import served_png
-from medssl.web.session import Stopped, Visit
+from medssl.web.session import Visit
+from medssl.web.wanted import Stopped
 
 DEFAULT_OPACITY = 0.55
 PREDICTED = ""
@@ -136,7 +137,7 @@ class HeatmapPanel:
             raise ImageError(NO_HEATMAP)
         try:
             with visit.run(VERIFICATION, progress) as tell:
-                found = bundle.verify(visit.image, visit.analysis.explanation, tell)
+                found = visit.analyzer(visit.task, bundle).verification(visit.analysis.explanation, tell)
         except Stopped:
             return {self.verification: ""}
         return {self.verification: render.verification(found)}
