@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from medssl.backbones import cpu as attention
-from medssl.backbones.checkpoint import default_preprocess, first_line, folder_revision, quiet_loading
+from medssl.backbones.checkpoint import check_checkpoint, default_preprocess, first_line, folder_revision, quiet_loading
 from medssl.backbones.encoding import Encoding, check_pooling
 from medssl.backbones.registry import BACKBONES
 from medssl.errors import BackboneError, BundleError
@@ -87,8 +87,15 @@ class Backbone:
             )
         try:
             checkpoint = folder if local else pull_checkpoint(source, revision)
+            check_checkpoint(Path(checkpoint))
             with quiet_loading():
-                model, report = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+                model, report = AutoModel.from_pretrained(
+                    checkpoint,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
         except BundleError as error:
             raise BackboneError(f"Backbone {source!r} could not be loaded: {error}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from medssl.backbones.registry import BackboneSpec
+from medssl.errors import BackboneError
 from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
+KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
 RESAMPLE_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -67,3 +70,35 @@ def folder_revision(folder: Path) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's text, ending with a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raises BackboneError for a checkpoint that would run code of its own, or is kept as a pickle.
+
+    Neither is ever needed: a backbone is a transformers architecture with weights in safetensors.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return  # transformers names what is wrong with it
+    if not isinstance(config, dict):
+        raise BackboneError(f"The config.json in {folder.name} holds no JSON object, so it is no checkpoint.")
+    if config.get("auto_map"):
+        raise BackboneError(
+            f"The backbone {folder.name} brings code of its own (auto_map in config.json), which is never run. Take "
+            "one whose architecture transformers knows."
+        )
+    for name in ("attn_implementation", "_attn_implementation"):
+        kernel = config.get(name)
+        if kernel is not None and kernel not in KNOWN_ATTENTION:
+            raise BackboneError(
+                f"The backbone {folder.name} asks for the attention kernel {kernel!r}, which would be fetched and run. "
+                f"Allowed: {', '.join(KNOWN_ATTENTION)}."
+            )
+    names = {path.name for path in folder.iterdir()}
+    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
+    if pickled and not any(name.endswith(".safetensors") for name in names):
+        raise BackboneError(
+            f"The weights of the backbone {folder.name} are a pickle ({pickled[0]}), which can run code when opened. "
+            "Give weights in safetensors: load it where you trust it, and save_pretrained() there."
+        )

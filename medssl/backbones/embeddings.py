@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -14,10 +16,13 @@ from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.frames import DecodedFrames, Frames, SelectedFrames, pixel_batches
+from medssl.files import written_whole
 from medssl.images.preprocess import Preprocess
 
 PART_IMAGES = 512  # a part is written whole, so a kill costs at most this many images
-EMBEDDING_VERSION = 1
+EMBEDDING_VERSION = 2
+DIGEST_BYTES = 32
+log = logging.getLogger(__name__)
 
 
 def default_cache() -> Path:
@@ -26,12 +31,15 @@ def default_cache() -> Path:
 
 
 def record_key(record: dict) -> str:
-    """What identifies one image file: its bytes' hash, or its path with size and time of change."""
+    """What identifies one image file: the hash of its bytes, wherever it lies and whenever it was written."""
     image = record["image"]
-    if image.get("path") and os.path.exists(image["path"]):
-        facts = os.stat(image["path"])
-        return f"{os.path.abspath(image['path'])}:{facts.st_size}:{facts.st_mtime_ns}"
-    return hashlib.sha256(image["bytes"] or b"").hexdigest()
+    data = image["bytes"]
+    if data is None and image.get("path"):
+        try:
+            data = Path(image["path"]).read_bytes()
+        except OSError:
+            data = None  # reading it as an image says what is wrong
+    return hashlib.sha256(data or b"").hexdigest()
 
 
 def fingerprint(dataset: Dataset, backbone: Backbone, preprocess: Preprocess, pooling: str) -> str:
@@ -82,19 +90,42 @@ def embed(
     with tqdm(total=len(dataset), desc="embed", unit="img", disable=not progress) as bar:
         for start in range(0, len(dataset), PART_IMAGES):
             stop = min(start + PART_IMAGES, len(dataset))
-            part = folder / f"{start:08d}.npy"
-            if part.exists():
-                vectors[start:stop] = np.load(part, allow_pickle=False)
+            part = folder / f"{start:08d}.part"
+            kept = read_part(part, (stop - start, dimension))
+            if kept is not None:
+                vectors[start:stop] = kept
                 bar.update(stop - start)
                 continue
             vectors[start:stop] = embed_images(
                 SelectedFrames(frames, np.arange(start, stop)), backbone, preprocess, pooling, bar
             )
-            beside = part.with_suffix(f".{os.getpid()}.tmp")
-            with beside.open("wb") as stream:
-                np.save(stream, vectors[start:stop])
-            beside.replace(part)
+            write_part(part, vectors[start:stop])
     return with_embeddings(dataset, vectors)
+
+
+def write_part(path: Path, vectors: np.ndarray) -> None:
+    """Keep vectors `[n, D]` with their hash before them."""
+    stream = io.BytesIO()
+    np.save(stream, vectors)
+    with written_whole(path) as beside:
+        beside.write_bytes(hashlib.sha256(stream.getvalue()).digest() + stream.getvalue())
+
+
+def read_part(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Kept vectors of that shape; None where there are none, or, with a warning, where they are damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("The cached embeddings in %s cannot be read (%s) and are computed again.", path, error.strerror)
+        return None
+    if hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]:
+        vectors = np.load(io.BytesIO(data[DIGEST_BYTES:]), allow_pickle=False)
+        if vectors.shape == shape and vectors.dtype == np.float32:
+            return vectors
+    log.warning("The cached embeddings in %s are damaged and are computed again.", path)
+    return None
 
 
 def with_embeddings(dataset: Dataset, vectors: np.ndarray) -> Dataset:

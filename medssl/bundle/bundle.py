@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 from PIL import Image
 
 from medssl.backbones.backbone import Backbone, Encoding, shared_backbone
 from medssl.backbones.registry import BACKBONES
 from medssl.bundle.analyzer import Analysis, Analyzer, PictureEncodings, Progress, silent
+from medssl.bundle.storage import Contents, read_contents, write_contents
 from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
@@ -29,13 +25,10 @@ from medssl.explain.likeness import Likeness, explain_likeness
 from medssl.explain.registry import available_explainers, make_explainer
 from medssl.explain.verification import Verification, verify
 from medssl.heads.head import Head
-from medssl.heads.patch import load_head
-from medssl.hub.pull import CARD_FILE, METRICS_FILE, BundleFiles, is_hub_id, pull_bundle
 from medssl.images.picture import Picture
 from medssl.library.library import Case, CaseLibrary
 
 CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
-CASES_FILE = "cases/train-00000-of-00001.parquet"
 
 
 @dataclass(frozen=True)
@@ -50,22 +43,6 @@ class Suggestion:
 def collection_suffix(backbone: Backbone) -> str:
     """Tells the collections of one task under several backbones apart in a shared Qdrant."""
     return hashlib.sha256(f"{backbone.id}@{backbone.revision}".encode()).hexdigest()[:8]
-
-
-def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
-    """The parts of a bundle folder, or of a published bundle. Raises BundleError when there is none."""
-    folder = Path(path)
-    if is_hub_id(path):
-        try:
-            return pull_bundle(str(path), revision)
-        except BundleError as error:
-            raise BundleError(f"There is no bundle folder {str(path)!r} here. {error}") from error
-    if not folder.is_dir():
-        raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
-    cases = sorted(folder.glob("cases/*.parquet"))
-    if not cases:
-        raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
-    return BundleFiles(folder.name, folder / "head", cases, folder / METRICS_FILE, folder / CARD_FILE)
 
 
 class Bundle:
@@ -121,15 +98,8 @@ class Bundle:
 
         Raises BundleError when a part is missing or does not match, BackboneError when the backbone cannot be loaded.
         """
-        files = find_files(path, revision)
-        head = load_head(files.head)
-        try:
-            tables = [pq.read_table(file) for file in files.cases]
-            cases = Dataset(pa.concat_tables(tables))
-            metrics = json.loads(files.metrics.read_text("utf-8")) if files.metrics.is_file() else {}
-            card = files.card.read_text("utf-8") if files.card.is_file() else ""
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise BundleError(f"A file of bundle {path} cannot be read: {error}. Build it again.") from error
+        contents = read_contents(path, revision)
+        head = contents.head
         if backbone is None:
             revision = str(head.backbone.get("revision") or "main")
             local = revision.startswith("sha256:")
@@ -139,30 +109,11 @@ class Bundle:
                     "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."
                 )
             backbone = shared_backbone(head.backbone["id"], None if local else revision)
-        return cls(head, cases, backbone, metrics, card, name=files.name)
+        return cls(head, contents.cases, backbone, contents.metrics, contents.card, name=contents.name)
 
     def save(self, path: str | Path) -> Path:
-        """Write the bundle as a folder, beside the old one and then in its place. Returns the folder."""
-        folder = Path(path)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "head" / "config.json").is_file():
-            raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            self.head.save_pretrained(beside / "head")
-            (beside / "cases").mkdir()
-            self.cases.to_parquet(str(beside / CASES_FILE))
-            (beside / "metrics.json").write_text(json.dumps(self.metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            (beside / "README.md").write_text(self.card, "utf-8")
-            beside.chmod(0o755)
-            old = beside.with_name(beside.name + ".old")
-            if folder.exists():
-                folder.rename(old)
-            beside.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return folder
+        """Write the bundle as a folder, whole or not at all. Returns the folder. Raises BundleError."""
+        return write_contents(Contents(self.name, self.head, self.cases, self.metrics, self.card), path)
 
     # What a GPU is for, and nothing else: `web.zero_gpu` sends these four elsewhere.
 

@@ -28,7 +28,7 @@ from medssl.errors import BundleError
 MODEL, DATASET = "model", "dataset"
 CONFIG_FILE, METRICS_FILE, CARD_FILE = "config.json", "metrics.json", "README.md"
 CHECKPOINT = (CONFIG_FILE, "preprocessor_config.json")
-WEIGHTS = (("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"), ("pytorch_model*.bin*",))
+WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PUBLISHED = "published"  # the key of a head's config that names the repos and revisions that belong to it
 # The clients' own retries take 25 s and more where there is no network; one short question first spares them.
 ANSWER_WITHIN = 4.0
@@ -151,15 +151,13 @@ def pull(repo_id: str, files: Sequence[str], kind: str = MODEL, **settings: Any)
 
 
 def pull_checkpoint(repo_id: str, revision: str | None = None) -> Path:
-    """The folder, named by its commit, of a transformers checkpoint: safetensors, or pickled where there are none.
-
-    Raises BundleError.
-    """
-    for weights in WEIGHTS:
-        folder = pull(repo_id, (*CHECKPOINT, *weights), revision=revision)
-        if any(path for name in weights for path in folder.glob(name)):
-            break
-        revision = folder.name
+    """The folder, named by its commit, of a transformers checkpoint in safetensors. Raises BundleError."""
+    folder = pull(repo_id, (*CHECKPOINT, *WEIGHTS), revision=revision)
+    if not any(path for name in WEIGHTS for path in folder.glob(name)):
+        raise BundleError(
+            f"{repo_id!r} on the Hub has no weights in safetensors. Pickled weights can run code and are not loaded: "
+            "ask its owner for safetensors, or give a folder written by save_pretrained()."
+        )
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import operator
 import os
 import re
@@ -20,7 +19,8 @@ from datasets import Image as ImageFeature
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from medssl.errors import DataError, LibraryError
+from medssl.errors import DataError, ImageError, LibraryError
+from medssl.images.read import read_image
 from medssl.library.stores import KEY_VARIABLE, MEMORY, URL_VARIABLE, is_server, shared_store
 from medssl.metrics.retrieval import unit
 
@@ -246,12 +246,12 @@ class CaseLibrary:
 
     def _thumbnail(self, row: int) -> Image.Image | None:
         record = self._images[row]["image"]
-        if not isinstance(record, dict) or not (record.get("bytes") or record.get("path")):
+        # Bytes only: a path in a stranger's parquet would name a file of this machine.
+        if not isinstance(record, dict) or not isinstance(record.get("bytes"), bytes):
             return None
         try:
-            with Image.open(io.BytesIO(record["bytes"]) if record.get("bytes") else record["path"]) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
+            return read_image(record["bytes"])
+        except ImageError:
             return None  # the case still counts, only its picture cannot be shown
 
 

@@ -117,11 +117,11 @@ def test_a_killed_run_goes_on_where_it_was(folder, backbone, tmp_path, monkeypat
     command = [sys.executable, "-c", SLOW, backbone.id, str(folder), str(tmp_path / "cache")]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
     deadline = time.monotonic() + 60
-    while len(list((tmp_path / "cache").rglob("*.npy"))) < 2 and time.monotonic() < deadline:
+    while len(list((tmp_path / "cache").rglob("*.part"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    kept = {path.name for path in (tmp_path / "cache").rglob("*.npy")}
+    kept = {path.name for path in (tmp_path / "cache").rglob("*.part")}
     assert 2 <= len(kept) < 5, "killed in the middle"
     monkeypatch.setattr(medssl.backbones.embeddings, "PART_IMAGES", 4)
     counted, plain_embed = [], backbone.embed
@@ -131,3 +131,30 @@ def test_a_killed_run_goes_on_where_it_was(folder, backbone, tmp_path, monkeypat
     assert sum(counted) == 20 - 4 * len(kept)
     whole = embed_images(DecodedFrames(dataset, backbone.preprocess), backbone, backbone.preprocess, "cls")
     np.testing.assert_allclose(np.array(done["embedding"]), whole, atol=1e-5)
+
+
+def test_a_damaged_part_is_said_and_computed_again(folder, backbone, tmp_path, caplog):
+    dataset = load_data(folder)
+    first = embed(dataset, backbone, cache_dir=tmp_path / "cache", progress=False)
+    (part,) = (tmp_path / "cache").rglob("*.part")
+    whole = part.read_bytes()
+    for damaged in (whole[:-9], whole[:200] + bytes([whole[200] ^ 4]) + whole[201:], b""):
+        part.write_bytes(damaged)
+        again = embed(dataset, backbone, cache_dir=tmp_path / "cache", progress=False)
+        assert np.array_equal(np.array(first["embedding"]), np.array(again["embedding"]))
+        assert "damaged and are computed again" in caplog.text and part.read_bytes() == whole
+        caplog.clear()
+
+
+def test_the_cache_knows_a_picture_by_its_bytes(folder, backbone, tmp_path):
+    """Not by path, size and time: a file exchanged for another of the same size and time is another picture."""
+    before = fingerprint(load_data(folder), backbone, backbone.preprocess, "cls")
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    assert fingerprint(load_data(moved), backbone, backbone.preprocess, "cls") == before
+    path = next(moved.rglob("*.png"))
+    facts, data = path.stat(), bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert fingerprint(load_data(moved), backbone, backbone.preprocess, "cls") != before

@@ -207,9 +207,11 @@ def test_every_family_goes_the_whole_way(family, data, tmp_path):
     [
         (lambda folder: shutil.rmtree(folder), "no bundle folder"),
         (lambda folder: shutil.rmtree(folder / "cases"), "no cases"),
-        (lambda folder: shutil.rmtree(folder / "head"), "head.*could not be loaded"),
-        (lambda folder: next(folder.glob("cases/*")).write_bytes(b"junk"), "cannot be read"),
-        (lambda folder: (folder / "metrics.json").write_text("{"), "cannot be read"),
+        (lambda folder: shutil.rmtree(folder / "head"), "head.*is missing"),
+        (lambda folder: next(folder.glob("cases/*")).write_bytes(b"junk"), "not what the bundle's manifest says"),
+        (lambda folder: (folder / "metrics.json").write_text("{"), "not what the bundle's manifest says"),
+        (lambda folder: (folder / "manifest.json").unlink() or (folder / "metrics.json").write_text("{"), "be read"),
+        (lambda folder: (folder / "manifest.json").unlink() or shutil.rmtree(folder / "head"), "could not be loaded"),
     ],
 )
 def test_a_broken_bundle_is_refused(built, tmp_path, break_it, message):
@@ -237,6 +239,7 @@ def test_a_missing_backbone_folder_says_how_to_hand_it_in(built, tmp_path):
     config = json.loads(path.read_text())
     config["backbone"]["id"] = str(tmp_path / "gone")
     path.write_text(json.dumps(config))
+    (folder / "manifest.json").unlink()
     with pytest.raises(BundleError, match=r"gone.*Bundle\.load\(path, backbone="):
         Bundle.load(folder)
     assert Bundle.load(folder, backbone=built[0].backbone).labels == built[0].labels
@@ -259,7 +262,7 @@ def test_a_failed_save_leaves_the_old_bundle_whole(built, tmp_path, monkeypatch)
         raise OSError("disk full")
 
     monkeypatch.setattr(type(bundle.cases), "to_parquet", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match="cannot be written.*disk full"):
         bundle.save(tmp_path / "bundle")
     assert (tmp_path / "bundle" / "metrics.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
