@@ -1,33 +1,12 @@
-"""What every script shares: the checkout on the path, and errors as plain sentences with an exit code."""
+"""What every script shares: the checkout on the path, so that nothing needs to be installed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from medssl.errors import MedSSLError  # noqa: E402
+from medssl.cli.run import CANNOT_RUN, INTERRUPTED, named_folders, run  # noqa: E402
 
-CANNOT_RUN = 2
-INTERRUPTED = 130
-
-
-def run(main: Callable[[], int]) -> None:
-    """Run a script's main and leave with its exit code: 0 done, 2 could not run, 130 stopped by the user."""
-    try:
-        code = main()
-    except MedSSLError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = CANNOT_RUN
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        code = INTERRUPTED
-    sys.exit(code)
-
-
-def named_folders(values: list[str]) -> dict[str, str]:
-    """DIR or NAME=DIR arguments as a dict; a bare DIR is named by its last part."""
-    pairs = (value.split("=", 1) if "=" in value else (Path(value).name, value) for value in values)
-    return {name: folder for name, folder in pairs}
+__all__ = ["CANNOT_RUN", "INTERRUPTED", "named_folders", "run"]

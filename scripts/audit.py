@@ -1,61 +1,10 @@
-"""Audit labelled images: unreadable files, duplicates, leaks across splits, label conflicts, shortcuts, confounds.
-
-With a backbone also what its embeddings say: near duplicates, and same-group pairs among retrieved cases.
-
-Exit code 0: no error among the findings; 1: findings of severity error; 2: the audit could not run.
-"""
+"""`medssl audit` without an installed package."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import _cli
 
-ERRORS_FOUND = 1
-
-
-def main() -> int:
-    """Parse the arguments, audit, print the table and write the findings as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DIR|HUB_ID", help="an image folder or a Hub data set")
-    parser.add_argument("--revision", help="the Hub data set's branch, tag or commit")
-    parser.add_argument("--labels", nargs="+", help="the labels in their order (default: as found, sorted)")
-    parser.add_argument("--out", metavar="JSON", help="where to write the findings, for example findings.json")
-    parser.add_argument("--backbone", metavar="NAME|DIR", help="also embed the images, and audit their neighbours")
-    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the probes and intervals (default: 0)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args()
-
-    from medssl.audit.audit import audit_data, audit_neighbors
-    from medssl.data.load import load_data
-    from medssl.errors import DataError
-
-    out = Path(arguments.out) if arguments.out else None
-    if out and (out.is_dir() or not out.resolve().parent.is_dir()):
-        raise DataError(f"--out {arguments.out} is no file in a folder that exists. Make the folder or choose another.")
-    dataset = load_data(arguments.data, arguments.labels, arguments.revision)
-    audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
-    if arguments.backbone:
-        from medssl.backbones.backbone import shared_backbone
-        from medssl.backbones.embeddings import embed
-
-        broken = set(audit.undecodable)
-        kept = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])
-        backbone = shared_backbone(arguments.backbone)
-        embedded = embed(kept, backbone, cache_dir=arguments.cache, progress=not arguments.quiet)
-        audit = audit_neighbors(audit, embedded, arguments.seed)
-    print(audit.table())
-    if out:
-        findings = {"data": arguments.data, "seed": arguments.seed, **audit.to_dict()}
-        try:
-            out.write_text(json.dumps(findings, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        except OSError as error:
-            raise DataError(f"--out {arguments.out} cannot be written: {error.strerror or error}.") from error
-    return ERRORS_FOUND if audit.errors else 0
-
+from medssl.cli.audit import main
 
 if __name__ == "__main__":
     _cli.run(main)

@@ -22,6 +22,7 @@ from medssl.data.rows import SPLIT_NAMES
 from medssl.errors import DataError, ImageError
 from medssl.files import written_whole
 from medssl.pretrain.views import POLICIES, policy_table
+from medssl.runtime import processors
 
 CHUNK = 256
 DEMO = "-demo"  # ends the name of a data set of phantoms
@@ -136,7 +137,7 @@ def decode(parts: Mapping[str, list[dict]], file: Path, side: int, progress: boo
     records = [(name, record) for name, part in parts.items() for record in part]
     counts, skipped, kept = dict.fromkeys(parts, 0), [], 0
     raw = file.with_suffix(f".{os.getpid()}.raw")
-    with raw.open("wb") as stream, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with raw.open("wb") as stream, ThreadPoolExecutor(processors()) as pool:
         with tqdm(total=len(records), desc="decode", unit="img", disable=not progress) as bar:
             for start in range(0, len(records), CHUNK):
                 chunk = records[start : start + CHUNK]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from medssl.errors import BackboneError, DataError
 from medssl.heads.fit_linear import versions
 from medssl.library.library import embedding_matrix
 from medssl.pretrain.runner import device_name
+from medssl.runtime import processors
 from medssl.study.image_level import image_level_trial
 from medssl.study.kinds import CONTROL, KINDS, SELF, SUPERVISED, kind_of
 from medssl.study.label_efficiency import DRAWS, SHARES, label_efficiency
@@ -77,7 +77,7 @@ def describe_data(dataset: Dataset, source: str | Path) -> dict:
 def describe_machine() -> dict[str, str]:
     """The hardware, and the versions that decide the figures."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = processors()
     return {"hardware": f"{device_name(device)}, {cores} CPU cores, {torch.get_num_threads()} threads", **versions()}
 
 

@@ -1,0 +1,14 @@
+"""Start the page over the synthetic demo bundles that come with medssl; nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medssl.cli import serve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """As `serve`, over the shipped bundles."""
+    from medssl.demo.bundles import shipped_bundles
+
+    return serve.main(["--bundle", *map(str, shipped_bundles()), *(arguments or ())])

@@ -1,0 +1,61 @@
+"""Measure a bundle on labelled images: classification, calibration, retrieval, familiarity."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from medssl.cli.run import named_folders
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure, print the figures and write them as JSON."""
+    parser = argparse.ArgumentParser(prog="medssl evaluate", description=__doc__)
+    parser.add_argument("--bundle", required=True, help="the bundle folder")
+    parser.add_argument("--data", required=True, help="an image folder or Hub data set with the bundle's labels")
+    parser.add_argument("--split", default="test", help="the split to measure, or 'all' (default: test)")
+    parser.add_argument("--out", help="where to write the figures as JSON")
+    parser.add_argument(
+        "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
+    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    arguments = parser.parse_args(given)
+
+    from medssl.bundle.bundle import Bundle
+    from medssl.bundle.evaluate import evaluate_bundle
+    from medssl.metrics import format_coverage, format_metrics
+
+    bundle = Bundle.load(arguments.bundle)
+    metrics = evaluate_bundle(
+        bundle,
+        arguments.data,
+        arguments.split,
+        named_folders(arguments.others),
+        arguments.resamples,
+        arguments.seed,
+        arguments.cache,
+        not arguments.quiet,
+    )
+    if metrics["known_images"]:
+        print(
+            f"{metrics['known_images']} images are the bundle's own training or validation images (equal pixels): not "
+            "counted."
+        )
+    if metrics["unreadable"]:
+        print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {', '.join(metrics['unreadable'][:3])}")
+    print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
+    print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    print(f"\n{format_coverage(metrics['classification'])}\n\n{' '.join(bundle.head.thresholds.promise())}\n")
+    unfamiliar = metrics["unfamiliar"]
+    if not unfamiliar:
+        print("flagged unfamiliar: not known, the head has no familiarity threshold")
+    for name, value in {"own": unfamiliar["own"], **unfamiliar["others"]}.items() if unfamiliar else ():
+        print(f"flagged unfamiliar, {name}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    if arguments.out:
+        Path(arguments.out).write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return 0
