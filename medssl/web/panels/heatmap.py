@@ -109,7 +109,10 @@ class HeatmapPanel:
     def cost(self, analysis: Analysis) -> str:
         """Which explainer made the heatmap, and what each step took."""
         seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
-        return f'<p class="ms-small">{escape(EXPLAINERS[analysis.explanation.method].title)} · {seconds}</p>'
+        explanation = analysis.explanation
+        title = escape(EXPLAINERS[explanation.method].title)
+        capped = f" · {explanation.masks} masks, the most that are tried" if explanation.settings.get("capped") else ""
+        return f'<p class="ms-small">{title}{capped} · {seconds}</p>'
 
     def stopped(self, name: str, analysis: Analysis | None) -> dict:
         """What stands where the result of that run would have appeared."""
