@@ -9,7 +9,7 @@ from medssl.metrics import COVERAGE_HEADER, coverage_rows
 from medssl.templates import environment
 
 TEMPLATE = environment("medssl.web", "html").get_template("coverage.html.jinja")
-LEFT, BOTTOM, WIDTH, HEIGHT = 40, 190, 200, 180
+LEFT, BOTTOM, WIDTH, HEIGHT = 60, 190, 200, 180
 
 
 def place(x: float, y: float) -> tuple[float, float]:

@@ -28,6 +28,6 @@ def test_names_are_escaped():
 
 def test_the_diagonal_of_the_plot():
     points = [place(value, value) for value in (0, 0.5, 1)]
-    assert points == [(40, 190), (140, 100), (240, 10)]
-    assert re.search(r'x1="40" y1="190" x2="240" y2="10"', coverage_html({"classification": {"reliability": [
+    assert points == [(60, 190), (160, 100), (260, 10)]
+    assert re.search(r'x1="60" y1="190" x2="260" y2="10"', coverage_html({"classification": {"reliability": [
         {"confidence": 0.5, "accuracy": 0.5, "n": 3, "low": None, "high": None}]}}, Thresholds()))  # fmt: skip
