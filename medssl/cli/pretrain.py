@@ -22,10 +22,11 @@ def option(text: str) -> tuple[str, float | int | str]:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Parse the arguments and run; a second start of the same command goes on where the first one stopped."""
+    from medssl.pretrain.chronicle import Reports
     from medssl.pretrain.encoder import ARCHITECTURES
     from medssl.pretrain.export import DTYPES, Export
     from medssl.pretrain.recipe import BATCHES, METHODS, Recipe
-    from medssl.pretrain.runner import Reports, pretrain
+    from medssl.pretrain.runner import pretrain
     from medssl.pretrain.views import POLICIES
 
     parser = argparse.ArgumentParser(prog="medssl pretrain", description=__doc__)

@@ -71,7 +71,7 @@ class Encoder(nn.Module):
     def forward(
         self, pixels: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pooled `[B, D]` and patch tokens `[B, N, D]` of normalised pixels; bool `mask [B, N]` hides patches."""
+        """Pooled `[B, D]` and patch tokens `[B, N, D]` of standardized pixels; bool `mask [B, N]` hides patches."""
         extra: dict[str, object] = {}
         if mask is not None:
             extra["bool_masked_pos"] = mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from medssl.data.load import load_data, read_record
 from medssl.data.split import split_data
+from medssl.pretrain.batches import standardize
 from medssl.pretrain.corpus import square
 from medssl.pretrain.encoder import Encoder
 
@@ -34,17 +35,15 @@ class Watch:
             self.sets[name] = parts
 
     @torch.inference_mode()
-    def scores(self, encoder: Encoder, normalise: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+    def scores(self, encoder: Encoder) -> dict[str, float]:
         """kNN accuracy (cosine, 10 neighbours of train) on val by data set, as `knn_NAME`."""
         device = next(encoder.parameters()).device
         training = encoder.training
         encoder.eval()
 
         def features(pixels: np.ndarray) -> torch.Tensor:
-            parts = [
-                encoder(normalise(torch.from_numpy(pixels[start : start + BATCH]).to(device).float() / 255))[0].float()
-                for start in range(0, len(pixels), BATCH)
-            ]
+            batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
+            parts = [encoder(standardize(torch.from_numpy(b).to(device).float() / 255))[0].float() for b in batches]
             return normalize(torch.cat(parts), dim=-1).cpu()
 
         found = {}

@@ -15,11 +15,13 @@ from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ViTConfig
 
 from medssl import Backbone
 from medssl.errors import BackboneError, DataError, PretrainError
+from medssl.pretrain.batches import Batches
+from medssl.pretrain.chronicle import Reports
 from medssl.pretrain.corpus import open_corpus
 from medssl.pretrain.encoder import ARCHITECTURES, Encoder
 from medssl.pretrain.export import Export
 from medssl.pretrain.recipe import METHODS, Recipe
-from medssl.pretrain.runner import Batches, Reports, normalise, pretrain
+from medssl.pretrain.runner import pretrain
 from medssl.pretrain.views import POLICIES, ViewPolicy
 from medssl.pretrain.watch import Watch
 from tests.conftest import ROOT
@@ -57,7 +59,7 @@ def recipe(**changes):
 
 
 def mean_accuracy(encoder, data):
-    return Watch({"patterns": data}, 36, seed=0).scores(encoder, normalise)["knn_patterns"]
+    return Watch({"patterns": data}, 36, seed=0).scores(encoder)["knn_patterns"]
 
 
 # Colours and angles are all that must not matter; what stays is the pattern.
