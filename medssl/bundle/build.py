@@ -16,8 +16,9 @@ from medssl.backbones.backbone import Backbone, shared_backbone
 from medssl.backbones.embedder import Embedder
 from medssl.backbones.embeddings import default_cache
 from medssl.backbones.frames import Frames, SelectedFrames
-from medssl.bundle.bundle import CASE_COLUMNS, Bundle
+from medssl.bundle.bundle import Bundle
 from medssl.bundle.cards.model import write_card
+from medssl.bundle.cases import CASE_COLUMNS
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.bundle.scan import scan_pictures
 from medssl.data.labels import in_label_order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tempfile
@@ -11,26 +10,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets import Dataset, DatasetDict
-from datasets import Image as ImageFeature
-
 from medssl.audit.findings import without_file_names
 from medssl.backbones.checkpoint import folder_revision
 from medssl.backbones.registry import BACKBONES
 from medssl.bundle.cards.cases import write_cases_card
 from medssl.bundle.cards.model import LICENCE, Places, licence_fields, write_card
+from medssl.bundle.cases import cases_fingerprint, split_cases
+from medssl.bundle.manifest import MANIFEST_FILE, manifest_of
 from medssl.errors import BundleError
-from medssl.heads.head import WEIGHTS_FILE, Head
+from medssl.heads.head import Head
 from medssl.hub.card_signature import MARK, is_edited, sign
-from medssl.hub.pull import CARD_FILE, CONFIG_FILE, DATASET, METRICS_FILE, MODEL, PUBLISHED, hub_errors, published_part
+from medssl.hub.pull import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DATASET,
+    METRICS_FILE,
+    MODEL,
+    PUBLISHED,
+    WEIGHTS_FILE,
+    hub_errors,
+    published_part,
+)
 from medssl.hub.push import Publisher, Upload
-from medssl.library.library import embedding_matrix
 from medssl.pretrain.card import FACTS_FILE, plain_backbone_card, pretrained_card
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
 
-SPLITS = ("train", "val", "test")
 SHARD_SIZE = "500MB"
 BACKBONE_PREFIX = "medssl-backbone-"
 BACKBONE_FILES = (CONFIG_FILE, "preprocessor_config.json", FACTS_FILE, "*.safetensors", "*.safetensors.index.json")
@@ -106,33 +112,6 @@ def backbone_folder(folder: str | Path) -> Path:
             "scripts/pretrain.py; pickled weights are not published."
         )
     return folder
-
-
-def split_cases(cases: Dataset, images: bool = True) -> DatasetDict:
-    """The cases by split, in their order; without `images` their thumbnails are empty."""
-    if not images:
-        columns = cases.column_names
-        empty = cases.remove_columns("image").add_column("image", [None] * len(cases), feature=ImageFeature())
-        cases = empty.select_columns(columns)
-    names = cases["split"][:]
-    unknown = sorted(set(names) - set(SPLITS))
-    if unknown:
-        raise BundleError(f"The cases have the splits {', '.join(unknown)}; allowed: {', '.join(SPLITS)}.")
-    rows = {split: [row for row, name in enumerate(names) if name == split] for split in SPLITS}
-    return DatasetDict({split: cases.select(found) for split, found in rows.items() if found})
-
-
-def cases_fingerprint(parts: DatasetDict) -> str:
-    """A hash of all that the cases hold, whatever file they lie in."""
-    found = hashlib.sha256()
-    for split, cases in parts.items():
-        found.update(f"{split} {cases.features['label'].names}".encode())
-        found.update(embedding_matrix(cases).tobytes())
-        for row in cases.remove_columns("embedding").cast_column("image", ImageFeature(decode=False)):
-            image = row.pop("image") or {}
-            data = image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b"")
-            found.update(json.dumps(row, sort_keys=True).encode() + hashlib.sha256(data).digest())
-    return found.hexdigest()
 
 
 def publish_cases(
@@ -248,11 +227,11 @@ def publish_bundle(
         files: dict[str, Path | bytes] = {
             CONFIG_FILE: head_config(bundle.head, folder, places, facts),
             WEIGHTS_FILE: folder / WEIGHTS_FILE,
-            METRICS_FILE: (
-                json.dumps(without_file_names(bundle.metrics), indent=2, ensure_ascii=False) + "\n"
-            ).encode(),
-            CARD_FILE: head_card(bundle, places, licence).encode(),
+            METRICS_FILE: as_json(without_file_names(bundle.metrics)),
         }
+        # Not the card: it may be edited on the Hub, and then its own signature says so.
+        files[MANIFEST_FILE] = manifest_of(files).encode()
+        files[CARD_FILE] = head_card(bundle, places, licence).encode()
         head = publisher.commit(places.head, MODEL, files, f"Bundle of {bundle.task.name}")
     return Published(head, cases, encoder, licence_notes(bundle, private, images))
 

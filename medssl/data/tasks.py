@@ -4,8 +4,32 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
+
+from medssl.errors import BundleError
+from medssl.shapes import check_shape
+
 SYNTHETIC = "Synthetic images: drawn by code to show how this program works. They say nothing about any disease."
 NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it must not guide anybody's care."
+
+
+class StoredTask(TypedDict):
+    """Fields of `Task` as a head's config.json holds them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    labels: list[str]
+    modality: str
+    data: NotRequired[str]
+    licence: NotRequired[str]
+    citation: NotRequired[str]
+    synthetic: NotRequired[bool]
+
+
+SHAPE = TypeAdapter(StoredTask)
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,8 @@ class Task:
 
     @classmethod
     def from_dict(cls, fields: dict) -> Task:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`. Raises BundleError for a stored task with a field missing, unknown or wrong."""
+        check_shape(SHAPE, fields, "The task of the head", BundleError)
         return cls(**{**fields, "labels": tuple(fields["labels"])})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from safetensors.torch import load_file
 from medssl.backbones.backbone import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
 from medssl.heads.config import LINEAR, READABLE, HeadConfig, check_schema
-from medssl.hub.pull import CONFIG_FILE, SETTINGS, is_hub_id, pull
+from medssl.hub.pull import CONFIG_FILE, SETTINGS, WEIGHTS_FILE, is_hub_id, pull
+from medssl.shapes import read_json
 
-WEIGHTS_FILE = "model.safetensors"
 HeadT = TypeVar("HeadT", bound="Head")
 
 
@@ -56,15 +55,12 @@ class Prediction:
 
 def read_config(folder: Path, place: str | Path) -> dict:
     """The config.json of a head's folder. Raises BundleError when it is no such thing, or of a newer schema."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-        schema = config.get("schema_version", READABLE[0])
-    except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"The head {str(place)!r} could not be loaded: {first_line(error)} "
-            "Check the name, the network and that it was written by medssl."
-        ) from error
-    check_schema(schema)
+    config = read_json(
+        folder / CONFIG_FILE, f"The head {str(place)!r} could not be loaded: its {CONFIG_FILE}", BundleError
+    )
+    check_schema(config.get("schema_version", READABLE[0]))
+    if not isinstance(config.get("kind", LINEAR), str):
+        raise BundleError(f"The head {str(place)!r} is of kind {config['kind']!r}, which is no name.")
     return config
 
 
