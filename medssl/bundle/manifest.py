@@ -61,37 +61,39 @@ def write_manifest(folder: Path) -> None:
 
 def read_manifest(path: Path) -> dict[str, str]:
     """The digests of a manifest by file. Raises BundleError where it is damaged."""
-    what = f"The manifest {path}"
-    values = read_json(path, what, BundleError)
-    check_shape(SHAPE, values, what, BundleError)
+    file = f"The manifest {path}"
+    values = read_json(path, file, BundleError)
+    check_shape(SHAPE, values, file, BundleError)
     if values["schema_version"] != SCHEMA_VERSION:
-        raise BundleError(f"{what} has a schema that this medssl does not read. Update medssl, or build again.")
+        raise BundleError(f"{file} has a schema that this medssl does not read. Update medssl, or build again.")
     outside = [name for name in values["sha256"] if PurePosixPath(name).is_absolute() or ".." in name.split("/")]
     if outside:
-        raise BundleError(f"{what} names {outside[0]!r}, which lies outside the bundle.")
+        raise BundleError(f"{file} names {outside[0]!r}, which lies outside the bundle.")
     return values["sha256"]
 
 
-def check_manifest(folder: Path, needed: Iterable[Path] = ()) -> bool:
+def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """The files that are not as these digests say: changed, or gone."""
+    return [
+        name for name, digest in digests.items() if not (folder / name).is_file() or digest_of(folder / name) != digest
+    ]
+
+
+def check_manifest(folder: Path, needed: Iterable[Path] = (), remedy: str = "Build it again.") -> bool:
     """Compare a bundle folder with its manifest; False where it has none, as bundles of earlier versions.
 
-    `needed` are files that will be read, so that they must be listed. Raises BundleError naming the file that is
-    missing, was changed, or is not listed.
+    `needed` are files that will be read, so that they must be listed; `remedy` ends the message. Raises BundleError
+    naming the file that is missing, was changed, or is not listed.
     """
-    place = folder / MANIFEST_FILE
-    if not place.is_file():
+    manifest = folder / MANIFEST_FILE
+    if not manifest.is_file():
         return False
-    digests = read_manifest(place)
-    for name, digest in digests.items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{path} is missing, but the bundle's manifest lists it. Build or download it again.")
-        if digest_of(path) != digest:
-            raise BundleError(
-                f"{path} is not what the bundle's manifest says: damaged, or edited. Build or download the bundle "
-                "again; after an edit of your own, write the manifest anew (medssl.bundle.manifest.write_manifest)."
-            )
+    digests = read_manifest(manifest)
+    for name in changed_files(folder, digests):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name} is missing, but the bundle's manifest lists it. {remedy}")
+        raise BundleError(f"{folder / name} is not what the bundle's manifest says: damaged, or edited. {remedy}")
     for path in needed:
         if path.is_file() and path.relative_to(folder).as_posix() not in digests:
-            raise BundleError(f"{path} is not in the bundle's manifest, so nobody vouches for it. Remove it.")
+            raise BundleError(f"{path} is not in the bundle's manifest, so nobody vouches for it. {remedy}")
     return True

@@ -8,6 +8,7 @@ import glob
 import json
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -71,8 +72,14 @@ def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
         except BundleError as error:
             raise BundleError(f"There is no bundle folder {str(path)!r} here. {error}") from error
     if not folder.exists() and is_bundle(folder.with_name(f".{folder.name}{OLD}")):
-        with lock_of(folder):
-            recover(folder)
+        try:
+            with lock_of(folder):
+                recover(folder)
+        except OSError as error:
+            raise BundleError(
+                f"{folder} was left half replaced and cannot be put back: {error.strerror or error}. Make its folder "
+                "writable, and load again."
+            ) from error
     if not folder.is_dir():
         raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
     cases = sorted(folder.glob("cases/*.parquet"))
@@ -84,16 +91,28 @@ def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
 def read_contents(path: str | Path, revision: str | None = None) -> Contents:
     """Everything in a bundle folder or published bundle, checked against its manifest. Raises BundleError."""
     files = find_files(path, revision)
+    check_digests(files, path)
+    return read_files(files, path)
+
+
+def check_digests(files: BundleFiles, path: str | Path) -> None:
+    """Compare a bundle with its manifest. Raises BundleError naming the file that differs, is missing or not listed."""
     needed = [files.head / CONFIG_FILE, files.head / WEIGHTS_FILE, files.metrics]
+    remedy = "Delete it from the cache here and load the bundle again."
     if files.cases_fingerprint is None:
         needed += [files.card, *files.cases]
-    if not check_manifest(files.root, needed):
+        remedy = f"Build it again, or accept an edit of your own: medssl accept --bundle {shlex.quote(str(path))}"
+    if not check_manifest(files.root, needed, remedy):
         log.warning(
             "The bundle %s has no %s, as those of earlier versions: whether a file of it is damaged cannot be told. "
             "Build or publish it again.",
             path,
             MANIFEST_FILE,
         )
+
+
+def read_files(files: BundleFiles, path: str | Path) -> Contents:
+    """What the files of a bundle hold, each checked by itself and against the others. Raises BundleError."""
     head = load_head(files.head)
     try:
         cases = Dataset(pa.concat_tables([pq.read_table(file) for file in files.cases]))
@@ -126,7 +145,7 @@ def write_contents(contents: Contents, path: str | Path) -> Path:
             sweep(folder)
             beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{NEW}", dir=folder.parent))
             try:
-                fill(beside, contents)
+                write_files(beside, contents)
                 put_in_place(beside, folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
@@ -151,7 +170,7 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(folder.with_name(f".{folder.name}{OLD}"), ignore_errors=True)
 
 
-def fill(folder: Path, contents: Contents) -> None:
+def write_files(folder: Path, contents: Contents) -> None:
     """Write every file of a bundle into a new folder, the manifest last, and have them on the disk."""
     contents.head.save_pretrained(folder / "head")
     (folder / "cases").mkdir()
@@ -161,8 +180,8 @@ def fill(folder: Path, contents: Contents) -> None:
     (folder / CARD_FILE).write_text(contents.card, "utf-8")
     write_manifest(folder)
     folder.chmod(0o755)
-    for place in (*folder.rglob("*"), folder):
-        sync(place)
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:
@@ -185,9 +204,9 @@ def lock_of(folder: Path) -> Iterator[None]:
     if fcntl is None:  # Windows: the last writer wins
         yield
         return
-    place = folder.with_name(f".{folder.name}{LOCK}")
+    file = folder.with_name(f".{folder.name}{LOCK}")
     while True:
-        with place.open("a+") as stream:
+        with file.open("a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -195,12 +214,12 @@ def lock_of(folder: Path) -> Iterator[None]:
                     f"Another process is writing {folder}. Wait for it, or give another place."
                 ) from error
             # The one before may have deleted the file between our opening and locking it.
-            if not place.exists() or place.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+            if not file.exists() or file.stat().st_ino != os.fstat(stream.fileno()).st_ino:
                 continue
             try:
                 yield
             finally:
-                place.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
             return
 
 

@@ -108,27 +108,27 @@ FIGURE, ANY_FIGURE = TypeAdapter(Figure), TypeAdapter(AnyFigure)
 TABLES = ("classification", "faithfulness")  # sections that hold figures beside other things
 
 
-def check_metrics(metrics: dict[str, Any], what: str) -> None:
-    """Raises BundleError, naming the field, for metrics that cannot be shown; `what` says whose they are."""
-    check_shape(METRICS, metrics, what, BundleError)
-    for name, figure in figures_in(metrics, what):
-        check_shape(ANY_FIGURE, figure, f"{name} in {what}", BundleError)
+def check_metrics(metrics: dict[str, Any], file: str) -> None:
+    """Raises BundleError, naming the field, for metrics that cannot be shown; `file` names what holds them."""
+    check_shape(METRICS, metrics, file, BundleError)
+    for name, figure in figures_in(metrics, file):
+        check_shape(ANY_FIGURE, figure, f"{name} in {file}", BundleError)
     for section in TABLES:
         for name, value in metrics.get(section, {}).items():
             if isinstance(value, dict) and "value" in value:
-                check_shape(FIGURE, value, f"{section}.{name} in {what}", BundleError)
+                check_shape(FIGURE, value, f"{section}.{name} in {file}", BundleError)
 
 
-def figures_in(values: dict[str, Any], what: str, depth: int = 1) -> Iterator[tuple[str, dict]]:
+def figures_in(values: dict[str, Any], file: str, depth: int = 1) -> Iterator[tuple[str, dict]]:
     """Every object with a `value`, at whatever depth, by its own name. Raises BundleError beyond DEEPEST levels."""
     if depth > DEEPEST:
-        raise BundleError(f"{what} is nested more than {DEEPEST} levels deep. Build or download the bundle again.")
+        raise BundleError(f"{file} is nested more than {DEEPEST} levels deep. Build or download the bundle again.")
     for name, value in values.items():
         items = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
         for item in items:
             if isinstance(item, dict):
                 if "value" in item:
                     yield name, item
-                yield from figures_in(item, what, depth + 1)
+                yield from figures_in(item, file, depth + 1)
             elif isinstance(item, list):
-                yield from figures_in({name: item}, what, depth + 1)
+                yield from figures_in({name: item}, file, depth + 1)

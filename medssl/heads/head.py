@@ -126,7 +126,10 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
                 "medssl.heads.load_head opens every kind."
             )
         tensors = read_weights(folder, place)
-        head = cls(cls.config_class.from_dict(settings))
+        try:
+            head = cls(cls.config_class.from_dict(settings))
+        except BundleError as error:
+            raise BundleError(f"The {CONFIG_FILE} of the head {str(place)!r} cannot be used. {error}") from error
         expected = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
         given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if expected != given:

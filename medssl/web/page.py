@@ -17,6 +17,7 @@ from medssl.errors import ImageError
 from medssl.images.picture import Picture
 from medssl.web import render
 from medssl.web.api import MODEL, NO_FILE, Api, backbone_name, guarded, pick
+from medssl.web.coverage import coverage_html
 from medssl.web.decoded_uploads import DecodedUploads
 from medssl.web.guard import Guard, GuardRules, allowed_hosts
 from medssl.web.panels.cases import LIKENESS, CasesPanel
@@ -214,7 +215,8 @@ class Page:
 
     def figures_of(self, bundle: Bundle) -> str:
         """The accordion's content."""
-        return render.figures(bundle.metrics, bundle.task.modality, backbone_name(bundle))
+        coverage = coverage_html(bundle.metrics, bundle.head.thresholds)
+        return render.figures(bundle.metrics, bundle.task.modality, backbone_name(bundle), coverage)
 
     def blank(self, name: str) -> dict:
         """The right column before anything was found, for that task."""
@@ -325,7 +327,7 @@ class Page:
                 thresholds = bundle.head.thresholds
                 shown = {
                     self.warning: render.warning(analysis.prediction, thresholds.familiarity),
-                    self.verdict: render.verdict(analysis.prediction, bundle.task, thresholds.conformal_level),
+                    self.verdict: render.verdict(analysis.prediction, bundle.task, thresholds),
                     self.results: gr.Row(visible=True),
                     **self.where.waiting(bundle, analysis),
                     **self.which.blank(),

@@ -17,6 +17,7 @@ from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC, Task
 from medssl.explain import Explanation
 from medssl.explain.faithfulness import CURVE_METRICS, METRICS
 from medssl.explain.verification import Verification
+from medssl.heads.config import Thresholds
 from medssl.heads.head import Prediction
 from medssl.images.read import read_image
 from medssl.library.library import Case
@@ -106,8 +107,10 @@ def synthetic_note(task: Task) -> str:
     return f'<p class="ms-small ms-drawn">{escape(SYNTHETIC)}</p>' if task.synthetic else ""
 
 
-def verdict(prediction: Prediction, task: Task, level: float) -> str:
-    """The predicted class, and one bar a class; members of the prediction set are marked."""
+def verdict(prediction: Prediction, task: Task, thresholds: Thresholds) -> str:
+    """The predicted class, and one bar a class; members of the prediction set are marked, with what it promises."""
+    level = thresholds.conformal_level
+    promise = " ".join(escape(sentence) for sentence in thresholds.promise())
     rows = []
     for label, value in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
         inside = label in prediction.prediction_set
@@ -124,8 +127,8 @@ def verdict(prediction: Prediction, task: Task, level: float) -> str:
         f'<div class="ms-card"><div class="ms-task">{escape(task.title)}</div>{synthetic_note(task)}'
         f'<div class="ms-label" id="predicted-class">{escape(pretty(prediction.label))}'
         f" <span>{percent(prediction.probability)}</span></div>{''.join(rows)}"
-        f'<p class="ms-small"><b>● {100 * level:.0f} % prediction set</b> ({sure}): {escape(names)}. Such sets hold '
-        f"the true class in about {100 * level:.0f} of 100 images like those the model was fitted on.</p></div>"
+        f'<p class="ms-small"><b>● {100 * level:.0f} % prediction set</b> ({sure}): {escape(names)}. '
+        f"{promise}</p></div>"
     )
 
 
@@ -185,8 +188,11 @@ def verification(found: Verification) -> str:
     )
 
 
-def figures(metrics: Mapping, modality: str, backbone: str) -> str:
-    """The measured figures of a bundle with their 95 % intervals, and what its audit found."""
+def figures(metrics: Mapping, modality: str, backbone: str, coverage: str = "") -> str:
+    """The measured figures of a bundle with their 95 % intervals, and what its audit found.
+
+    `coverage` is what `coverage_html` makes of them.
+    """
     found = {name: metric for name in FIGURES if is_metric(metric := find_metric(metrics, name))}
     rows = "".join(figure_row(*FIGURES[name], metric) for name, metric in found.items())
     recalls = find_metric(metrics, "per_class_recall") or {}
@@ -209,7 +215,7 @@ def figures(metrics: Mapping, modality: str, backbone: str) -> str:
     )
     audit = f"<ul>{items}</ul>" if items else "<p>The audit of the data reported nothing.</p>"
     facts = f'<p class="ms-small">Modality: {escape(modality)}. Backbone: {escape(backbone)}.</p>'
-    return f'<div class="ms-figure-box">{facts}{table}<h4>Audit of the data</h4>{audit}</div>'
+    return f'<div class="ms-figure-box">{facts}{table}{coverage}<h4>Audit of the data</h4>{audit}</div>'
 
 
 def finding_text(finding: Mapping) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medssl.backbones.backbone import Backbone
+from medssl.bundle.manifest import manifest_of
 from medssl.images.read import read_image
 from tests.conftest import sample
 from tests.hub.conftest import READ, Failed
@@ -21,6 +22,13 @@ def image(tiny_data):
     return str(sample(tiny_data["shapes"], "stripes"))
 
 
+def with_config(files, config):
+    """The files of a head with another config, and the manifest that its publisher would write."""
+    listed = {name: files[name] for name in ("model.safetensors", "metrics.json")}
+    listed["config.json"] = json.dumps(config).encode()
+    return {**files, **listed, "manifest.json": manifest_of(listed).encode()}
+
+
 @pytest.fixture(scope="module")
 def refused(published, hub):
     """Repos that cannot be loaded, each for its own reason."""
@@ -28,7 +36,7 @@ def refused(published, hub):
     config = json.loads(files["config.json"])
 
     def put(name, change, **settings):
-        hub.add("model", f"lab/{name}", {**files, "config.json": json.dumps({**config, **change}).encode()}, **settings)
+        hub.add("model", f"lab/{name}", with_config(files, {**config, **change}), **settings)
 
     put("unread", {})
     put("gated", {}, gated=True)
