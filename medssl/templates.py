@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from medssl.text import code, code_block, markdown, printable, quoted
+from medssl.text import code, code_block, markdown, quoted
 
-FILTERS = {"printable": printable, "md": markdown, "code": code, "code_block": code_block, "quoted": quoted}
+FILTERS = {"md": markdown, "code": code, "code_block": code_block, "quoted": quoted}
+
+
+def of_text(written: Callable[[str], str]) -> Callable[[object], str]:
+    """A filter that also takes numbers."""
+    return lambda value: written(str(value))
 
 
 def environment(package: str, folder: str) -> Environment:
@@ -23,5 +30,5 @@ def environment(package: str, folder: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(FILTERS)
+    templates.filters.update({name: of_text(written) for name, written in FILTERS.items()})
     return templates

@@ -31,6 +31,7 @@ from medssl.heads.fit_linear import fit_head
 from medssl.heads.fit_patch import LabelledTokens, default_layers, fit_patch_head
 from medssl.heads.head import Head
 from medssl.heads.patch import KINDS, PATCH
+from medssl.hub.licenses import UNKNOWN
 from medssl.images import thumbnails
 from medssl.images.preprocess import Preprocess
 
@@ -59,6 +60,7 @@ class BuildOptions:
     cache_dir: str | Path | None = None
     seed: int = 0
     thumbnail_side: int = thumbnails.SIDE
+    license: str = UNKNOWN
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -174,5 +176,5 @@ def build_in(
         **measure(bundle, part_of(test), others, seed=options.seed, probabilities=probabilities),
         "audit": audit.to_dict(),
     }
-    bundle.card = write_card(bundle, audit.table())
+    bundle.card = write_card(bundle, audit.table(), license=options.license)
     return bundle

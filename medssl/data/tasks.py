@@ -15,7 +15,7 @@ NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it 
 
 
 class StoredTask(TypedDict):
-    """Fields of `Task` as a head's config.json holds them."""
+    """Fields of `Task` as a head's config.json holds them; `licence` is spelled as earlier versions wrote it."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -44,19 +44,21 @@ class Task:
     labels: tuple[str, ...]
     modality: str
     data: str = "not stated"
-    licence: str = "not stated"
+    license: str = "not stated"
     citation: str = "not stated"
     synthetic: bool = False
 
     def to_dict(self) -> dict:
-        """The task in plain JSON types."""
-        return {**asdict(self), "labels": list(self.labels)}
+        """The task in plain JSON types, by the names of StoredTask."""
+        fields = {"licence" if name == "license" else name: value for name, value in asdict(self).items()}
+        return {**fields, "labels": list(self.labels)}
 
     @classmethod
     def from_dict(cls, fields: dict) -> Task:
         """The inverse of `to_dict`. Raises BundleError for a stored task with a field missing, unknown or wrong."""
-        check_shape(SHAPE, fields, "The task of the head", BundleError)
-        return cls(**{**fields, "labels": tuple(fields["labels"])})
+        check_shape(SHAPE, fields, "The task in the head's config.json", BundleError)
+        own = {"license" if name == "licence" else name: value for name, value in fields.items()}
+        return cls(**{**own, "labels": tuple(own["labels"])})
 
 
 TASKS: dict[str, Task] = {
@@ -68,7 +70,7 @@ TASKS: dict[str, Task] = {
             labels=("adenocarcinoma", "benign", "squamous_cell_carcinoma"),
             modality="H&E histology tile",
             data="LC25000",
-            licence="as stated by LC25000: free use with citation",
+            license="as stated by LC25000: free use with citation",
             citation="Borkowski et al. 2019, arXiv 1912.12142",
         ),
         Task(
@@ -77,7 +79,7 @@ TASKS: dict[str, Task] = {
             labels=("glioma", "meningioma", "no_tumor", "pituitary"),
             modality="T1-weighted contrast-enhanced MRI slice",
             data="Cheng figshare 1512427; Br35H for no_tumor",
-            licence="CC BY 4.0 (figshare 1512427)",
+            license="CC BY 4.0 (figshare 1512427)",
             citation="Cheng 2017, doi 10.6084/m9.figshare.1512427",
         ),
         Task(
@@ -86,7 +88,7 @@ TASKS: dict[str, Task] = {
             labels=("benign", "early", "pre", "pro"),
             modality="peripheral blood smear",
             data="ALL image set",
-            licence="as stated by the ALL image set",
+            license="as stated by the ALL image set",
             citation="Aria et al. 2021, ALL image data set",
         ),
         Task(
@@ -95,7 +97,7 @@ TASKS: dict[str, Task] = {
             labels=("cataract", "diabetic_retinopathy", "glaucoma", "normal"),
             modality="colour fundus photograph",
             data="eye diseases classification set",
-            licence="not stated by the source",
+            license="not stated by the source",
             citation="eye_diseases_classification, public collection",
         ),
     )
@@ -110,7 +112,7 @@ TASKS.update(
             labels=task.labels,
             modality=f"synthetic picture in the style of a {task.modality}",
             data="phantoms drawn by medssl/demo",
-            licence="apache-2.0",
+            license="apache-2.0",
             citation="medssl",
             synthetic=True,
         )

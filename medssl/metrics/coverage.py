@@ -10,6 +10,7 @@ import numpy as np
 
 from medssl.metrics.bootstrap import mean_statistic, resample
 from medssl.metrics.metric import metric, plain
+from medssl.text import markdown
 
 THIRDS = ("least confident third", "middle third", "most confident third")
 COVERAGE_HEADER = ("images", "n", "groups", "sets hold the true class", "mean over groups", "mean set size")
@@ -102,4 +103,4 @@ def format_coverage(classification: Mapping) -> str:
     """The coverage table of a metrics.json's "classification" as Markdown; empty where it was not measured."""
     rows = coverage_rows(classification)
     lines = [COVERAGE_HEADER, ("---",) * len(COVERAGE_HEADER), *rows] if rows else []
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in lines)

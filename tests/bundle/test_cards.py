@@ -10,15 +10,17 @@ from datasets import ClassLabel, Dataset, Features, Value
 from huggingface_hub import DatasetCard, ModelCard
 
 from medssl.bundle.cards.cases import size_category, write_cases_card
-from medssl.bundle.cards.model import Places, licence_fields, write_card
+from medssl.bundle.cards.model import write_card
+from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import Task
 from medssl.heads.config import HeadConfig, Thresholds
 from medssl.heads.head import ClassificationHead
 from medssl.hub.card_signature import is_edited, is_same, sign
+from medssl.hub.licenses import license_fields
 from medssl.images.preprocess import Preprocess
 
 WHOLE = Path(__file__).resolve().parent / "cards"
-PLACES = Places("me/medssl-spots-small", "me/medssl-spots-small-cases", "lab/small", "abc123")
+REPOS = BundleRepos("me/medssl-spots-small", "me/medssl-spots-small-cases", "lab/small", "abc123")
 
 
 def figure(value, better=True):
@@ -104,23 +106,23 @@ def bundle():
 @pytest.mark.parametrize("name", ["model", "cases", "local"])
 def test_the_whole_card(bundle, name):
     made = {
-        "model": lambda: write_card(bundle, places=PLACES),
-        "cases": lambda: write_cases_card(bundle, PLACES, images=True),
+        "model": lambda: write_card(bundle, repos=REPOS, license="Apache-2.0"),
+        "cases": lambda: write_cases_card(bundle, REPOS, images=True),
         "local": lambda: write_card(bundle, "the audit's own table"),
     }[name]()
-    place = WHOLE / f"{name}.md"
-    assert made == place.read_text("utf-8"), f"if that is meant, write it anew: {place}"
+    file = WHOLE / f"{name}.md"
+    assert made == file.read_text("utf-8"), f"if that is meant, write it anew: {file}"
 
 
 def test_the_metadata_is_what_the_hub_reads(bundle):
-    data = ModelCard(write_card(bundle, places=PLACES)).data
+    data = ModelCard(write_card(bundle, repos=REPOS, license="apache-2.0")).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "medssl", "image-classification")
     assert data.base_model == "lab/small" and data.datasets == ["me/medssl-spots-small-cases"]
     found = {result.metric_name: (result.metric_type, result.metric_value) for result in data.eval_results}
     assert found["accuracy"] == ("accuracy", 0.8) and found["macro_f1"] == ("f1", 0.75)
     assert found["auroc"] == ("roc_auc", 0.9) and found["precision_at_1"] == ("precision_at_1", 0.65)
     assert {result.dataset_type for result in data.eval_results} == {"me/medssl-spots-small-cases"}
-    cases = DatasetCard(write_cases_card(bundle, PLACES, images=False)).data
+    cases = DatasetCard(write_cases_card(bundle, REPOS, images=False)).data
     assert cases.license == "cc-by-4.0" and cases.size_categories == ["n<1K"]
     assert cases.task_categories == ["image-classification"]
 
@@ -132,12 +134,12 @@ def test_a_card_can_be_written_of_a_bundle_that_nobody_measured(bundle):
 
 
 def test_no_folder_of_the_publisher_is_in_a_published_card(bundle):
-    for card in (write_card(bundle, places=PLACES), write_cases_card(bundle, PLACES, images=True)):
+    for card in (write_card(bundle, repos=REPOS), write_cases_card(bundle, REPOS, images=True)):
         assert "/home" not in card and "a.png" not in card
 
 
 @pytest.mark.parametrize(
-    ("licence", "fields"),
+    ("words", "fields"),
     [
         ("apache-2.0", {"license": "apache-2.0"}),
         ("CC BY 4.0", {"license": "cc-by-4.0"}),
@@ -145,8 +147,8 @@ def test_no_folder_of_the_publisher_is_in_a_published_card(bundle):
         ("CC BY 4.0 (figshare 1)", {"license": "other", "license_name": "cc-by-4.0-figshare-1"}),
     ],
 )
-def test_a_licence_in_words_becomes_the_hubs(licence, fields):
-    assert licence_fields(licence) == fields
+def test_a_license_in_words_becomes_the_hubs(words, fields):
+    assert license_fields(words) == fields
 
 
 def test_sizes():
@@ -159,7 +161,7 @@ def test_sizes():
 
 
 def test_a_hand_is_told_from_medssl(bundle):
-    card = write_card(bundle, places=PLACES)
+    card = write_card(bundle, repos=REPOS, license="apache-2.0")
     assert not is_edited(card) and not is_edited("") and not is_edited("---\ndataset_info: {}\n---\n")
     assert not is_edited(card.replace("library_name: medssl\n", "").replace("\n---", "\nlibrary_name: medssl\n---", 1))
     assert not is_edited(card.replace("---\n", "---\nconfigs:\n- config_name: default\n", 1))

@@ -19,7 +19,7 @@ def facts(**more):
 def test_the_whole_card(tmp_path):
     first = facts(images={"lung": 5})
     (tmp_path / "pretraining.json").write_text(json.dumps(facts(init="first", started_from=first)))
-    card = write_backbone_card(tmp_path, "small", "| a table |").read_text()
+    card = write_backbone_card(tmp_path, "small", "| a table |", "apache-2.0").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n") and NOT_FOR_DIAGNOSIS in card
     assert card.index("Run 1") < card.index("lung: 5 images") < card.index("Run 2") < card.index("brain: 12 images")
     assert "CC BY 4.0 (figshare 1512427)" in card and "other: 3 images, no labels used (licence: not stated)" in card
