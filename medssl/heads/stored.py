@@ -8,9 +8,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
-MOST_PIXELS = 4096  # of a side: a stranger's head may not ask for a frame that no memory holds
+from medssl.backbones.processor import Side
+
 Share = Annotated[FiniteFloat, Ge(0), Le(1)]
-Side = Annotated[int, Ge(1), Le(MOST_PIXELS)]
 Count = Annotated[int, Ge(0)]
 
 
