@@ -9,6 +9,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from typing_extensions import NotRequired, Required, TypedDict
 
 from medssl.errors import BundleError
+from medssl.metrics.metric import METRICS as KNOWN_METRICS
 from medssl.shapes import check_shape
 
 DEEPEST = 32
@@ -33,10 +34,44 @@ class Figure(AnyFigure):
     higher_is_better: bool | None
 
 
-class Classification(TypedDict, total=False):
-    """The figures of a head; those that are not named here are figures too."""
+class Ends(TypedDict("Ends", {"from": FiniteFloat, "to": FiniteFloat}, total=False)):
+    """From which to which confidence a row is of."""
 
-    per_class_recall: dict[str, Figure]
+
+class CoverageRow(Ends):
+    """What `coverage_row` gives; its numbers are None where there were no images, or one group only."""
+
+    name: str
+    n: int
+    groups: int
+    coverage: Number
+    low: Number
+    high: Number
+    group_coverage: Number
+    mean_set_size: Number
+
+
+class ReliabilityBin(Ends):
+    """What `reliability_bins` gives."""
+
+    confidence: FiniteFloat
+    accuracy: FiniteFloat
+    n: int
+    low: NotRequired[Number]
+    high: NotRequired[Number]
+
+
+# Every metric that medssl knows is a figure there; those that it does not know are figures too.
+Classification = TypedDict(
+    "Classification",
+    {
+        **dict.fromkeys(KNOWN_METRICS, Figure),
+        "per_class_recall": dict[str, Figure],
+        "coverage": dict[str, list[CoverageRow]],
+        "reliability": list[ReliabilityBin],
+    },
+    total=False,
+)
 
 
 class Unfamiliar(TypedDict):

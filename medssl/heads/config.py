@@ -28,9 +28,9 @@ ConfigT = TypeVar("ConfigT", bound="HeadConfig")
 
 def check_schema(version: object) -> None:
     """Raises BundleError unless a head with this schema_version can be read."""
-    if version not in READABLE:
+    if isinstance(version, bool) or version not in READABLE:
         raise BundleError(
-            f"This head has schema_version {version}; this medssl reads {' and '.join(map(str, READABLE))}. "
+            f"This head has schema_version {version!r}; this medssl reads {' and '.join(map(str, READABLE))}. "
             "Update medssl, or fit the head again."
         )
 

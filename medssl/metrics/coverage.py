@@ -79,14 +79,20 @@ def coverage_cells(row: Mapping) -> tuple[str, ...]:
     if not row["n"]:
         return (row["name"], "0", "0", "-", "-", "-")
     ends = f" ({row['from']:.2f} to {row['to']:.2f})" if "from" in row else ""
+    interval = f" [{number_cell(row['low'])}, {number_cell(row['high'])}]"
     return (
         row["name"] + ends,
         str(row["n"]),
         str(row["groups"]),
-        f"{row['coverage']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-        f"{row['group_coverage']:.2f}",
-        f"{row['mean_set_size']:.2f}",
+        number_cell(row["coverage"]) + interval,
+        number_cell(row["group_coverage"]),
+        number_cell(row["mean_set_size"]),
     )
+
+
+def number_cell(number: float | None) -> str:
+    """A number with two digits; - where it is unknown."""
+    return "-" if number is None else f"{number:.2f}"
 
 
 def coverage_rows(classification: Mapping) -> list[tuple[str, ...]]:

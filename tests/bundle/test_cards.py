@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,3 +177,105 @@ def test_a_hand_is_told_from_medssl(bundle):
         assert is_edited(edited)
     assert not is_edited(sign(card + "\nMore.\n"))
     assert is_same(card, card.replace("- few", "- few")) and not is_same(card, sign(card + "\nMore.\n"))
+
+
+def test_the_license_of_the_head_is_the_one_given_or_unknown(bundle):
+    assert ModelCard(write_card(bundle)).data.license == "unknown"
+    data = ModelCard(write_card(bundle, license="My own terms, v2")).data
+    assert (data.license, data.license_name) == ("other", "my-own-terms-v2")
+
+
+def test_a_card_promises_no_more_than_was_done(bundle):
+    bundle.head = ClassificationHead(replace(bundle.head.config, thresholds=Thresholds(), fitted_on={}))
+    bundle.metrics = {}
+    card = write_card(bundle)
+    for claim in ("covers the true class", "fitted on the validation images", "test split above"):
+        assert claim in write_card(SimpleNamespace(**{**vars(bundle), **measured(bundle)})) and claim not in card
+    assert "were not calibrated" in card
+
+
+def measured(bundle):
+    """The same bundle, calibrated and measured."""
+    config = replace(
+        bundle.head.config, thresholds=Thresholds(conformal_probability=0.2), fitted_on={"val_images": 20, "C": 1.0}
+    )
+    return {"head": ClassificationHead(config), "metrics": METRICS}
+
+
+HOSTILE = [
+    "a|b",
+    "```\n# Mine",
+    "<script>alert(1)</script>",
+    "\x1b[31mred\x1b[0m",
+    "](http://evil) [x](y)",
+    "--- \n---\n",
+]
+
+
+def renamed(value: object, names: dict[str, str]) -> object:
+    """Plain JSON with these keys and texts renamed."""
+    if isinstance(value, dict):
+        return {names.get(key, key): renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def hostile_bundle(bundle, text):
+    """The bundle with that text in every place where a label, a name or a message stands."""
+    names = {"few": text, "many": f"{text}2", "spots": text, "Colour tells.": text, "border": text, "tints": text}
+    names |= {"drawing": text, "drawn": text, "nobody 2026": text, "CC BY 4.0": text, "Spots": text}
+    task = Task.from_dict(renamed(bundle.task.to_dict(), names))
+    config = bundle.head.config
+    config = replace(
+        config,
+        labels=list(task.labels),
+        fitted_on=renamed(config.fitted_on, names),
+        backbone={**config.backbone, "id": f"/home/somebody/{text.replace('/', '')}"},
+        versions={text: text},
+    )
+    cases = bundle.cases.cast_column("label", ClassLabel(names=list(task.labels)))
+    changed = {"head": ClassificationHead(config), "task": task, "labels": list(task.labels), "cases": cases}
+    return SimpleNamespace(**{**vars(bundle), **changed, "metrics": renamed(METRICS, names), "name": text})
+
+
+def structure(card: str) -> list[str]:
+    """The kinds of all parts of a card's Markdown, in order, down to what is in a line."""
+    markdown_it = pytest.importorskip("markdown_it")
+    parts = markdown_it.MarkdownIt("commonmark").enable("table").parse(ModelCard(card).text)
+    kinds = []
+    for part in parts:
+        kinds.append(f"{part.type} {part.tag}")
+        inner = [child.type for child in part.children or () if not child.type.startswith("text")]
+        kinds += inner
+    return kinds
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("kind", ["model", "local", "cases"])
+def test_no_label_or_name_breaks_a_card(bundle, kind, text):
+    make = {
+        "model": lambda one: write_card(one, repos=REPOS),
+        "local": lambda one: write_card(one, f"findings\n{text}\nend"),
+        "cases": lambda one: write_cases_card(one, REPOS, images=True),
+    }[kind]
+    card = make(hostile_bundle(bundle, text))
+    assert structure(card) == structure(make(bundle))
+    assert not is_edited(card) and all(char.isprintable() or char == "\n" for char in card)
+    named = set(ModelCard(card).data.to_dict()) - {"license_name"}
+    assert named == set(ModelCard(make(bundle)).data.to_dict())
+
+
+def test_a_card_is_written_of_figures_that_say_little(bundle):
+    none = {"value": None, "low": None, "high": None, "higher_is_better": None}
+    bundle.metrics = {
+        "classification": {"accuracy": none},
+        "unfamiliar": {"own": {"value": None}},
+        "audit": {
+            "images": 3,
+            "findings": [],
+            "shortcuts": [{"name": "x", "balanced_accuracy": 0.5, "chance": 0.5, "auroc": {}, "low": 0.1}],
+        },
+    }
+    card = write_card(bundle)
+    assert "? images of ? groups" in card and "| x | 0.50 | 0.50 | - |" in card and "own test split -" in card

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medssl.backbones.backbone import Backbone
@@ -75,6 +78,52 @@ def test_each_refusal_has_its_own_words_and_comes_soon(refused, reader, settings
         reader.do("load", **settings)
     assert failed.value.kind == "BundleError" and failed.value.seconds < SOON
     assert failed.value.text.endswith(".") and "\n" not in failed.value.text
+
+
+def flipped(data: bytes) -> bytes:
+    """The same bytes with one bit in the last tenth changed: of a value, where the file begins with its layout."""
+    place = len(data) * 9 // 10
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "config.json", "manifest.json"])
+def test_a_flipped_bit_in_a_published_head_is_refused(published, hub, reader, name):
+    files = hub.repos["model", HEAD].files
+    repo_id = f"lab/flipped-{name.replace('.', '-')}"
+    hub.add("model", repo_id, {**files, name: flipped(files[name])})
+    with pytest.raises(Failed, match=rf"{name}|manifest") as failed:
+        reader.do("load", place=repo_id)
+    assert failed.value.kind == "BundleError" and "accept" not in failed.value.text
+
+
+def relabeled(data: bytes) -> bytes:
+    """A parquet file of cases with the first case's label changed: well formed, and another answer."""
+    table = pq.read_table(io.BytesIO(data))
+    labels = table.column("label").to_pylist()
+    column = pa.array([(labels[0] + 1) % 3, *labels[1:]], table.schema.field("label").type)
+    out = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index("label"), table.schema.field("label"), column), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("damage", [flipped, relabeled])
+def test_cases_that_are_not_those_published_are_refused(published, hub, reader, damage):
+    cases = hub.repos["dataset", f"{HEAD}-cases"].files
+    files, name = hub.repos["model", HEAD].files, f"lab/{damage.__name__}"
+    part = next(file for file in cases if file.startswith("data/train"))
+    hub.add("dataset", f"{name}-cases", {**cases, part: damage(cases[part])})
+    config = json.loads(files["config.json"])
+    config["published"]["cases"] |= {"repo_id": f"{name}-cases", "revision": "main"}
+    hub.add("model", name, with_config(files, config))
+    with pytest.raises(Failed, match="not those that it was published with|cannot be read|do not fit") as failed:
+        reader.do("load", place=name)
+    assert failed.value.kind == "BundleError"
+
+
+def test_an_edited_card_on_the_hub_is_no_damage(published, hub, reader):
+    files = hub.repos["model", HEAD].files
+    hub.add("model", "lab/own-card", {**files, "README.md": b"# My own card\n"})
+    assert reader.do("load", place="lab/own-card") == "own-card"
 
 
 def test_a_backbone_that_is_not_there_or_not_the_one(refused, reader, encoders):
