@@ -38,8 +38,8 @@ def check_cases(cases: Dataset, labels: Sequence[str], width: int, name: str) ->
     check_labels(cases, labels, name)
     feature = cases.features["embedding"]
     if not isinstance(feature, List) or feature.length != width:
-        found = getattr(feature, "length", feature)
-        raise BundleError(f"The head reads embeddings of {width} numbers; the cases hold {found}.")
+        held = getattr(feature, "length", feature)
+        raise BundleError(f"The head reads embeddings of {width} numbers; the cases hold {held}.")
     if not np.isfinite(embedding_matrix(cases)).all():
         raise BundleError(f"The embeddings of the cases of {name!r} are not all finite numbers. {REMEDY}")
 
@@ -63,16 +63,16 @@ def split_cases(cases: Dataset, images: bool = True) -> DatasetDict:
         cases = empty.select_columns(columns)
     names = cases["split"][:]
     rows = {split: [row for row, name in enumerate(names) if name == split] for split in SPLITS}
-    return DatasetDict({split: cases.select(found) for split, found in rows.items() if found})
+    return DatasetDict({split: cases.select(chosen) for split, chosen in rows.items() if chosen})
 
 
 def cases_fingerprint(parts: DatasetDict) -> str:
     """A hash of all that the cases hold, whatever file they lie in; only the bytes of a picture count, never a path."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for split, cases in parts.items():
-        found.update(f"{split} {cases.features['label'].names}".encode())
-        found.update(embedding_matrix(cases).tobytes())
+        digest.update(f"{split} {cases.features['label'].names}".encode())
+        digest.update(embedding_matrix(cases).tobytes())
         for row in cases.remove_columns("embedding").cast_column("image", ImageFeature(decode=False)):
             data = (row.pop("image") or {}).get("bytes") or b""
-            found.update(json.dumps(row, sort_keys=True).encode() + hashlib.sha256(data).digest())
-    return found.hexdigest()
+            digest.update(json.dumps(row, sort_keys=True).encode() + hashlib.sha256(data).digest())
+    return digest.hexdigest()

@@ -75,9 +75,9 @@ Classification = TypedDict(
 
 
 class Unfamiliar(TypedDict):
-    """Shares of images flagged as unfamiliar: of the own test split, and of other tasks' data."""
+    """Shares of images flagged as unfamiliar: the own test split's, and other tasks'; {} without a threshold."""
 
-    own: Figure
+    own: NotRequired[Figure]
     others: NotRequired[dict[str, Figure]]
 
 

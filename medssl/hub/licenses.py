@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from huggingface_hub import RepoCard
+from medssl.hub.card_signature import card_parts
 
 UNKNOWN = "unknown"
 # The Hub's own names, but for those of single models. Documentation:
@@ -32,6 +32,9 @@ def license_fields(text: str) -> dict[str, str]:
 
 
 def license_of(card: str) -> str:
-    """The license that a card names in its metadata, unknown where it names none."""
-    metadata = RepoCard(card, ignore_metadata_errors=True).data.to_dict()
+    """The license that a card names in its metadata, unknown where it names none or cannot be read."""
+    try:
+        metadata, _ = card_parts(card)
+    except ValueError:
+        return UNKNOWN
     return str(metadata.get("license_name") or metadata.get("license") or UNKNOWN)

@@ -59,9 +59,9 @@ class _Network:
     down_until = 0.0
 
 
-def is_hub_id(place: str | Path) -> bool:
+def is_hub_id(source: str | Path) -> bool:
     """Whether this can only be a Hub id: of the form owner/name, and no folder here."""
-    text = str(place)
+    text = str(source)
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text)) and not Path(text).exists()
 
 
@@ -170,8 +170,8 @@ def pull_checkpoint(repo_id: str, revision: str | None = None) -> Path:
 def published_part(config: dict, part: str) -> dict:
     """What a head's config says of the repo of its "cases" or "backbone"; {} where it says nothing."""
     published = config.get(PUBLISHED)
-    found = published.get(part) if isinstance(published, dict) else None
-    return found if isinstance(found, dict) else {}
+    facts = published.get(part) if isinstance(published, dict) else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> BundleFiles:
@@ -190,8 +190,8 @@ def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | N
             "ClassificationHead.from_pretrained opens it; scripts/publish.py publishes a whole bundle."
         )
     folder = pull(cases["repo_id"], ("data/*.parquet",), DATASET, revision=cases["revision"], token=token)
-    found = sorted(folder.glob("data/*.parquet"))
-    if not found:
+    parts = sorted(folder.glob("data/*.parquet"))
+    if not parts:
         raise BundleError(f"{cases['repo_id']!r} on the Hub holds no cases at revision {cases['revision']}.")
     name, fingerprint = repo_id.split("/")[-1], str(cases.get("fingerprint") or "")
-    return BundleFiles(name, head, head, found, head / METRICS_FILE, head / CARD_FILE, fingerprint)
+    return BundleFiles(name, head, head, parts, head / METRICS_FILE, head / CARD_FILE, fingerprint)

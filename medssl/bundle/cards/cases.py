@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from huggingface_hub import DatasetCardData, RepoCard
+from huggingface_hub import DatasetCardData
 
 from medssl.bundle.cases import SPLITS
 from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
-from medssl.hub.card_signature import MANAGED, sign
+from medssl.hub.card_signature import managed_metadata, sign
 from medssl.hub.licenses import license_fields
 from medssl.templates import environment
 from medssl.text import printable
@@ -43,14 +43,13 @@ def split_counts(bundle: Bundle) -> list[dict]:
 def cases_metadata(bundle: Bundle, managed: str) -> DatasetCardData:
     """The data set card's metadata, as the Hub reads it; see `write_cases_card` for `managed`."""
     task = bundle.task
-    on_the_hub = RepoCard(managed, ignore_metadata_errors=True).data.to_dict() if managed else {}
     return DatasetCardData(
         **license_fields(task.license),
         pretty_name=f"{printable(task.title)}: medssl cases",
         task_categories=["image-classification"],
         size_categories=[size_category(len(bundle.cases))],
         tags=["medssl", "medical-imaging", "embeddings", *(["synthetic"] if task.synthetic else [])],
-        **{key: on_the_hub[key] for key in MANAGED if key in on_the_hub},
+        **managed_metadata(managed),
     )
 
 

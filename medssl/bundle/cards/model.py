@@ -56,7 +56,8 @@ def shortcut_cells(shortcut: dict) -> tuple[str, ...]:
 def flagged_shares(metrics: dict) -> list[str]:
     """Which share of which images is flagged as unfamiliar, in words."""
     unfamiliar = metrics.get("unfamiliar") or {}
-    shares = {"own test split": unfamiliar["own"], **unfamiliar.get("others", {})} if unfamiliar else {}
+    own = {"own test split": unfamiliar["own"]} if "own" in unfamiliar else {}
+    shares = {**own, **unfamiliar.get("others", {})}
     return [
         f"{name} {'-' if share['value'] is None else format(share['value'], '.1%')}" for name, share in shares.items()
     ]
