@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 from datasets import Image as ImageFeature
 
@@ -17,6 +19,26 @@ CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embeddin
 TEXT_COLUMNS = ("id", "split", "group_id", "source")
 SPLITS = ("train", "val", "test")
 REMEDY = "Build or download the bundle again."
+
+
+def without_paths(table: pa.Table) -> pa.Table:
+    """The cases' table with every path of a picture empty, and no picture where a path was all of it.
+
+    A stranger's path would name a file of this machine, which decoding, saving or publishing would then read.
+    """
+    index = table.schema.get_field_index("image")
+    field = None if index < 0 else table.schema.field(index)
+    if field is None or field.type != ImageFeature.pa_type:
+        return table  # which `check_cases` refuses
+    chunks = [
+        pa.StructArray.from_arrays(
+            [chunk.field("bytes"), pa.nulls(len(chunk), pa.string())],
+            fields=list(field.type),
+            mask=pc.or_(chunk.is_null(), chunk.field("bytes").is_null()),
+        )
+        for chunk in table.column(index).chunks
+    ]
+    return table.set_column(index, field, pa.chunked_array(chunks, field.type))
 
 
 def check_cases(cases: Dataset, labels: Sequence[str], width: int, name: str) -> None:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from safetensors import SafetensorError
 
-from medssl.bundle.cases import cases_fingerprint, check_cases, split_cases
+from medssl.bundle.cases import cases_fingerprint, check_cases, split_cases, without_paths
 from medssl.bundle.manifest import check_manifest, write_manifest
 from medssl.bundle.stored_metrics import check_metrics
 from medssl.errors import BundleError
@@ -115,7 +115,7 @@ def read_files(files: BundleFiles, path: str | Path) -> Contents:
     """What the files of a bundle hold, each checked by itself and against the others. Raises BundleError."""
     head = load_head(files.head)
     try:
-        cases = Dataset(pa.concat_tables([pq.read_table(file) for file in files.cases]))
+        cases = Dataset(without_paths(pa.concat_tables([pq.read_table(file) for file in files.cases])))
         card = files.card.read_text("utf-8") if files.card.is_file() else ""
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise BundleError(f"A file of bundle {path} cannot be read: {error}. Build it again.") from error

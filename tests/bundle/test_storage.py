@@ -103,8 +103,13 @@ def test_a_path_in_the_parquet_is_never_opened(folder, shapes_image, tmp_path):
     column = table.column_names.index("image")
     pq.write_table(table.set_column(column, table.field("image"), pa.array(rows, table.field("image").type)), place)
     write_manifest(folder)
-    cases = Bundle.load(folder).analyze(shapes_image, explain=False).cases
+    bundle = Bundle.load(folder)
+    cases = bundle.analyze(shapes_image, explain=False).cases
     assert cases and all(case.image is None for case in cases)
+    assert bundle.cases[0]["image"] is None
+    saved = bundle.save(tmp_path / "saved")
+    (parquet,) = saved.glob("cases/*.parquet")
+    assert pq.read_table(parquet).column("image").null_count == len(bundle.cases)
 
 
 def contents_of(bundle: Bundle) -> storage.Contents:
