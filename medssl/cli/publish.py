@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from medssl.text import printable
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the verb."""
@@ -65,7 +67,8 @@ def main(given: Sequence[str] | None = None) -> int:
         backbone_license=arguments.backbone_license,
     )
     if arguments.dry_run:
-        print(plan_text(bundle, arguments.namespace, options))
+        lines = plan_text(bundle, arguments.namespace, options).split("\n")
     else:
-        print("\n".join(publish_bundle(bundle, arguments.namespace, options).lines()))
+        lines = publish_bundle(bundle, arguments.namespace, options).lines()
+    print("\n".join(map(printable, lines)))
     return 0
