@@ -48,6 +48,11 @@ class Task:
     citation: str = "not stated"
     synthetic: bool = False
 
+    @property
+    def registered(self) -> bool:
+        """Whether this is a task of TASKS on images that somebody gave, which may be others than those it names."""
+        return TASKS.get(self.name) == self and not self.synthetic
+
     def to_dict(self) -> dict:
         """The task in plain JSON types, by the names of StoredTask."""
         fields = {"licence" if name == "license" else name: value for name, value in asdict(self).items()}

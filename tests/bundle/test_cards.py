@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from medssl.bundle.cards.cases import size_category, write_cases_card
 from medssl.bundle.cards.model import write_card
 from medssl.bundle.repos import BundleRepos
-from medssl.data.tasks import Task
+from medssl.data.tasks import TASKS, Task
 from medssl.heads.config import HeadConfig, Thresholds
 from medssl.heads.head import ClassificationHead
 from medssl.hub.card_signature import is_edited, is_same, sign
@@ -192,6 +192,14 @@ def test_a_card_promises_no_more_than_was_done(bundle):
     for claim in ("covers the true class", "fitted on the validation images", "test split above"):
         assert claim in write_card(SimpleNamespace(**{**vars(bundle), **measured(bundle)})) and claim not in card
     assert "were not calibrated" in card
+
+
+def test_a_registered_task_does_not_vouch_for_the_images_given(bundle):
+    assert "it cannot tell" not in write_card(bundle) + write_cases_card(bundle, REPOS, images=True)
+    bundle.task = TASKS["brain"]
+    for card in (write_card(bundle), write_cases_card(bundle, REPOS, images=True)):
+        assert "whether the images given are those, it cannot tell" in card
+    assert not TASKS["brain-demo"].registered
 
 
 def measured(bundle):
