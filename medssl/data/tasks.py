@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from medssl.errors import BundleError
@@ -14,10 +14,9 @@ SYNTHETIC = "Synthetic images: drawn by code to show how this program works. The
 NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it must not guide anybody's care."
 
 
+@with_config(extra="forbid")
 class StoredTask(TypedDict):
     """Fields of `Task` as a head's config.json holds them; `licence` is spelled as earlier versions wrote it."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     title: str
