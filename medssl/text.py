@@ -1,6 +1,12 @@
-"""Text that came from a file name, a label or a table, made fit to be printed."""
+"""Text that came from a file name, a label or a table, made fit to be printed, and to stand in Markdown."""
 
 from __future__ import annotations
+
+import re
+
+# What Markdown would obey inside a line: code, tables, HTML, emphasis, links, entities; `no_tumor` is no emphasis.
+MARKUP = re.compile(r"[\\`|<*~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+BACKTICKS = re.compile("`+")
 
 
 def printable(text: str) -> str:
@@ -8,3 +14,32 @@ def printable(text: str) -> str:
     writing direction, undecodable bytes of a file name) is written as its escape, such as `\\x1b`.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def markdown(text: str) -> str:
+    """One line of Markdown that shows this text as it is, inside a paragraph, a list or a cell of a table."""
+    return MARKUP.sub(lambda mark: f"\\{mark[0]}", printable(text))
+
+
+def fence(text: str, least: int) -> str:
+    """At least that many backticks, and more than stand together in the text: what encloses it as code."""
+    longest = max(map(len, BACKTICKS.findall(text)), default=0)
+    return "`" * max(least, longest + 1)
+
+
+def code(text: str) -> str:
+    """One line of text as code in a line of Markdown."""
+    line = printable(text)
+    marks, pad = fence(line, 1), " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{marks}{pad}{line}{pad}{marks}"
+
+
+def code_block(text: str) -> str:
+    """Lines of text as a block of code in Markdown."""
+    marks = fence(text, 3)
+    return "\n".join([marks, *map(printable, text.split("\n")), marks])
+
+
+def quoted(text: str) -> str:
+    """Text as a string of Python code, on one line."""
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'

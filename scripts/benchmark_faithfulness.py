@@ -76,6 +76,7 @@ def record(place: str, method: str, found: dict) -> None:
     from medssl.bundle.cards.model import write_card
     from medssl.explain.faithfulness import METRICS
     from medssl.hub.card_signature import is_edited
+    from medssl.hub.licenses import license_of
 
     bundle = Bundle.load(place)
     rows = {name: found["explainers"][name] for name in (method, CONTROL)}
@@ -92,7 +93,7 @@ def record(place: str, method: str, found: dict) -> None:
         },
     }
     if not is_edited(bundle.card):
-        bundle.card = write_card(bundle)
+        bundle.card = write_card(bundle, license=license_of(bundle.card))
     bundle.save(place)
 
 

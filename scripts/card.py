@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--backbone", required=True, help="a folder written by scripts/pretrain.py")
     parser.add_argument("--name", help="what it is called (default: the folder's name)")
     parser.add_argument("--study", help="report.md of a study that compared it, or a folder that holds one")
+    parser.add_argument("--license", default="unknown", help="of the weights, as the Hub names it or in words")
     arguments = parser.parse_args()
 
     from medssl.errors import DataError
@@ -39,7 +40,7 @@ def main() -> int:
             raise DataError(f"{report} cannot be read: {error.strerror}. Give what scripts/study.py wrote.") from error
         figures = measured(text)
     folder = Path(arguments.backbone)
-    print(write_backbone_card(folder, arguments.name or folder.resolve().name, figures))
+    print(write_backbone_card(folder, arguments.name or folder.resolve().name, figures, arguments.license))
     return 0
 
 

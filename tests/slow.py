@@ -17,6 +17,7 @@ SLOW = (
     "tests/bundle/test_build.py::test_each_file_is_decoded_once",
     "tests/bundle/test_build.py::test_options_and_settings_say_the_same",
     "tests/bundle/test_bundle.py::test_every_family_goes_the_whole_way",
+    "tests/bundle/test_storage.py::test_a_disk_that_takes_no_more",
     "tests/bundle/test_storage.py::test_killed_at_any_moment",
     "tests/cli/test_main.py::test_doctor",
     "tests/demo/test_brain.py",

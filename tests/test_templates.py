@@ -34,3 +34,8 @@ def test_a_missing_value_or_template_is_an_error(pages):
         pages.get_template("a.html.jinja").render()
     with pytest.raises(TemplateNotFound):
         pages.get_template("b.html.jinja")
+
+
+def test_the_filters_of_markdown_take_text_and_numbers(pages):
+    pages.autoescape = False
+    assert pages.from_string("{{ text | md }} {{ 3 | md }} {{ text | code }}").render(text="a|b") == r"a\|b 3 `a|b`"

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoModel
 
 from medssl.backbones import cpu as attention
-from medssl.backbones.checkpoint import check_checkpoint, default_preprocess, first_line, folder_revision, quiet_loading
+from medssl.backbones.checkpoint import check_checkpoint, first_line, folder_revision, quiet_loading
 from medssl.backbones.encoding import Encoding, check_pooling
+from medssl.backbones.processor import default_preprocess
 from medssl.backbones.registry import BACKBONES
 from medssl.errors import BackboneError, BundleError
 from medssl.hub.pull import pull_checkpoint
@@ -30,6 +33,11 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
 UNUSED_WEIGHTS = ("pooler.", "mask_token")
 MAX_PREFIX_TOKENS = 32
+# What transformers raises for a checkpoint whose files are missing, damaged or hold what cannot be.
+CANNOT_LOAD = (
+    *(OSError, ValueError, KeyError, IndexError, RuntimeError, TypeError, AttributeError, ArithmeticError),
+    *(StrictDataclassError, SafetensorError),
+)
 # From 4 images of 257 tokens on throughput is flat on the CPUs measured, and memory is not.
 TOKENS_PER_CPU_BATCH = 8 * 257
 TOKENS_PER_GPU_BATCH = 128 * 257
@@ -98,7 +106,7 @@ class Backbone:
                 )
         except BundleError as error:
             raise BackboneError(f"Backbone {source!r} could not be loaded: {error}") from error
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except CANNOT_LOAD as error:
             raise BackboneError(
                 f"Backbone {source!r} (revision {revision or 'main'}) could not be loaded: {first_line(error)} "
                 "Check the name and the network, or give a folder written by save_pretrained."
@@ -110,13 +118,16 @@ class Backbone:
                 f"Backbone {source!r} lacks {len(broken)} of the weights its config asks for (first: {broken[0]}); "
                 "it would encode with random numbers. Give a complete checkpoint."
             )
-        return cls(
-            model,
-            id=(spec.name if spec else str(folder.resolve())) if local else source,
-            revision=folder_revision(folder) if local else checkpoint.name,
-            preprocess=default_preprocess(checkpoint, model, spec),
-            precision=precision,
-        )
+        try:
+            return cls(
+                model,
+                id=(spec.name if spec else str(folder.resolve())) if local else source,
+                revision=folder_revision(folder) if local else checkpoint.name,
+                preprocess=default_preprocess(checkpoint, model, spec),
+                precision=precision,
+            )
+        except CANNOT_LOAD as error:
+            raise BackboneError(f"Backbone {source!r} cannot encode a blank image: {first_line(error)}") from error
 
     def _probe(self) -> None:
         """Learn from one forward of a blank image where the patch tokens are."""

@@ -1,4 +1,4 @@
-"""What is read from a checkpoint beside its weights: its normalisation, its input size, its revision."""
+"""A checkpoint before it is opened: whether it is safe to, and its revision."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
-from medssl.backbones.registry import BackboneSpec
 from medssl.errors import BackboneError
-from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 KNOWN_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flex_attention")
-RESAMPLE_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 @contextmanager
@@ -31,26 +26,6 @@ def quiet_loading():  # noqa: ANN201
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
-
-
-def default_preprocess(checkpoint: Path, model: torch.nn.Module, spec: BackboneSpec | None) -> Preprocess:
-    """The checkpoint's own normalisation and input size, the whole image squashed to it: nothing is cropped."""
-    try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
-    except OSError:
-        found = {}
-    side = found.get("crop_size") if found.get("do_center_crop", True) else None
-    side = side or found.get("size") or (spec and spec.input_size)
-    side = side or getattr(model.config, "image_size", None) or 224
-    if isinstance(side, dict):
-        side = (side["height"], side["width"]) if "height" in side else next(iter(side.values()))
-    size = tuple(side) if isinstance(side, (tuple, list)) else (side, side)
-    return Preprocess(
-        size=size,
-        mean=tuple(found.get("image_mean") or (spec.mean if spec else IMAGENET_MEAN)),
-        std=tuple(found.get("image_std") or (spec.std if spec else IMAGENET_STD)),
-        interpolation=RESAMPLE_NAMES.get(found.get("resample"), "bicubic"),
-    )
 
 
 def folder_revision(folder: Path) -> str:
@@ -69,7 +44,7 @@ def folder_revision(folder: Path) -> str:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, ending with a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:") + "."
 
 
 def check_checkpoint(folder: Path) -> None:

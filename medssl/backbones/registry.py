@@ -25,7 +25,7 @@ class BackboneSpec:
     patch_size: int | None
     dimension: int
     parameters: int
-    licence: str
+    license: str
     input_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

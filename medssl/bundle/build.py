@@ -16,8 +16,9 @@ from medssl.backbones.backbone import Backbone, shared_backbone
 from medssl.backbones.embedder import Embedder
 from medssl.backbones.embeddings import default_cache
 from medssl.backbones.frames import Frames, SelectedFrames
-from medssl.bundle.bundle import CASE_COLUMNS, Bundle
+from medssl.bundle.bundle import Bundle
 from medssl.bundle.cards.model import write_card
+from medssl.bundle.cases import CASE_COLUMNS
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.bundle.scan import scan_pictures
 from medssl.data.labels import in_label_order
@@ -30,6 +31,7 @@ from medssl.heads.fit_linear import fit_head
 from medssl.heads.fit_patch import LabelledTokens, default_layers, fit_patch_head
 from medssl.heads.head import Head
 from medssl.heads.patch import KINDS, PATCH
+from medssl.hub.licenses import UNKNOWN
 from medssl.images import thumbnails
 from medssl.images.preprocess import Preprocess
 
@@ -58,6 +60,7 @@ class BuildOptions:
     cache_dir: str | Path | None = None
     seed: int = 0
     thumbnail_side: int = thumbnails.SIDE
+    license: str = UNKNOWN
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -173,5 +176,5 @@ def build_in(
         **measure(bundle, part_of(test), others, seed=options.seed, probabilities=probabilities),
         "audit": audit.to_dict(),
     }
-    bundle.card = write_card(bundle, audit.table())
+    bundle.card = write_card(bundle, audit.table(), license=options.license)
     return bundle

@@ -16,6 +16,7 @@ from PIL import Image
 from medssl.backbones.backbone import Backbone, Encoding, shared_backbone
 from medssl.backbones.registry import BACKBONES
 from medssl.bundle.analyzer import Analysis, Analyzer, PictureEncodings, Progress, silent
+from medssl.bundle.cases import check_cases
 from medssl.bundle.storage import Contents, read_contents, write_contents
 from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError
@@ -27,8 +28,6 @@ from medssl.explain.verification import Verification, verify
 from medssl.heads.head import Head
 from medssl.images.picture import Picture
 from medssl.library.library import Case, CaseLibrary
-
-CASE_COLUMNS = ("id", "image", "label", "split", "group_id", "source", "embedding")
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,9 @@ class Bundle:
         self.head, self.cases, self.backbone = head, cases, backbone.reading(head.layer)
         self.metrics, self.card, self.name = metrics or {}, card, name
         self.task = Task.from_dict(head.task) if head.task else get_task(name, head.labels)
-        missing = [column for column in CASE_COLUMNS if column not in cases.column_names]
-        if missing:
-            raise BundleError(f"The cases of bundle {name!r} lack the columns {', '.join(missing)}.")
-        case_labels = cases.features["label"].names
-        if list(case_labels) != self.labels:
-            raise BundleError(f"The head's labels are {self.labels}; the cases' labels are {list(case_labels)}.")
-        width = cases.features["embedding"].length
-        if width != head.embedding_dim:
-            raise BundleError(f"The head reads embeddings of {head.embedding_dim} numbers; the cases hold {width}.")
+        if list(self.task.labels) != self.labels:
+            raise BundleError(f"The head's labels are {self.labels}; those of its task are {list(self.task.labels)}.")
+        check_cases(cases, self.labels, head.embedding_dim, name)
         train = [index for index, split in enumerate(cases["split"]) if split == "train"]
         self.library = CaseLibrary(cases.select(train), name=f"medssl-{self.task.name}-{collection_suffix(backbone)}")
         self.explainer = ViTCX(self.backbone, head)

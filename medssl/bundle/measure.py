@@ -1,4 +1,4 @@
-"""Measure a bundle: its own split and other tasks' images, with the metrics of evaluation.py."""
+"""Measure a bundle: its own split and other tasks' images, with the metrics of medssl/metrics."""
 
 from __future__ import annotations
 
@@ -41,15 +41,51 @@ def image_probabilities(
     """
     if isinstance(head, ClassificationHead):
         return head.probabilities(torch.tensor(embedding_matrix(dataset)))
-    found, reader = [torch.zeros(0, len(head.labels))], backbone.reading(head.layer)
+    batches, reader = [torch.zeros(0, len(head.labels))], backbone.reading(head.layer)
     overlap = backbone.device.type != "cpu"
     frames = frames or DecodedFrames(dataset, head.preprocess)
     with tqdm(total=len(dataset), desc="classify", unit="img", disable=not progress) as bar:
         batch = backbone.batch_size(head.preprocess)
         for pixels in pixel_batches(frames, head.preprocess, batch, overlap):
-            found.append(head.classify(reader.forward(torch.from_numpy(pixels), bulk=True)))
+            batches.append(head.classify(reader.forward(torch.from_numpy(pixels), bulk=True)))
             bar.update(len(pixels))
-    return torch.cat(found)
+    return torch.cat(batches)
+
+
+def query_probabilities(head: Head, queries: Labelled, probabilities: torch.Tensor | None) -> torch.Tensor:
+    """The probabilities `[N, C]` given, or those of a linear head on the queries. Raises BundleError."""
+    if probabilities is None:
+        if not isinstance(head, ClassificationHead):
+            raise BundleError(
+                f"A head of kind {head.kind!r} cannot be measured from embeddings: hand in probabilities= from "
+                "image_probabilities."
+            )
+        with torch.no_grad():
+            probabilities = head.probabilities(torch.from_numpy(queries.embeddings))
+    needed = [len(queries.labels), len(head.labels)]
+    if list(probabilities.shape) != needed:
+        raise BundleError(
+            f"probabilities is {list(probabilities.shape)}; {needed[0]} queries of {needed[1]} labels need {needed}."
+        )
+    return probabilities
+
+
+def unfamiliar_shares(
+    head: Head, cases: Labelled, queries: Labelled, others: Mapping[str, Labelled], n_bootstrap: int, seed: int
+) -> dict:
+    """Which share of the queries (`own`) and of other tasks' images is flagged as unfamiliar, next to the train cases.
+
+    {} for a head without a threshold: then no image is called familiar or unfamiliar.
+    """
+    thresholds = head.thresholds
+    if thresholds.familiarity is None:
+        return {}
+
+    def flagged(part: Labelled) -> dict:
+        flags = nearest_similarity(part, cases, thresholds.familiarity_neighbors) < thresholds.familiarity
+        return flagged_share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
+
+    return {"own": flagged(queries), "others": {name: flagged(part) for name, part in others.items()}}
 
 
 def measure(
@@ -65,28 +101,8 @@ def measure(
     `others` are images of other tasks (labels unused), to see how many are flagged unfamiliar. `probabilities [N, C]`
     of the queries come from `image_probabilities`; a linear head needs none. Raises BundleError when they do not fit.
     """
-    head = bundle.head
-    cases = part_of(bundle.cases, "train")
-    if probabilities is None:
-        if not isinstance(head, ClassificationHead):
-            raise BundleError(
-                f"A head of kind {head.kind!r} cannot be measured from embeddings: hand in probabilities= from "
-                "image_probabilities."
-            )
-        with torch.no_grad():
-            probabilities = head.probabilities(torch.from_numpy(queries.embeddings))
-    if tuple(probabilities.shape) != (len(queries.labels), len(head.labels)):
-        raise BundleError(
-            f"probabilities is {list(probabilities.shape)}; {len(queries.labels)} queries of {len(head.labels)} labels "
-            f"need {[len(queries.labels), len(head.labels)]}."
-        )
-    sets = head.prediction_sets(probabilities).numpy()
-    thresholds = head.thresholds
-
-    def unfamiliar(part: Labelled) -> dict:
-        flags = nearest_similarity(part, cases, thresholds.familiarity_neighbors) < thresholds.familiarity
-        return flagged_share(flags, part.groups, n_bootstrap=n_bootstrap, seed=seed)
-
+    head, cases = bundle.head, part_of(bundle.cases, "train")
+    probabilities = query_probabilities(head, queries, probabilities)
     return {
         "images": len(queries.labels),
         "groups": len(set(queries.groups)),
@@ -97,7 +113,7 @@ def measure(
             queries.labels,
             queries.groups,
             head.labels,
-            sets,
+            head.prediction_sets(probabilities).numpy(),
             n_bootstrap=n_bootstrap,
             seed=seed,
         ),
@@ -111,11 +127,5 @@ def measure(
             n_bootstrap=n_bootstrap,
             seed=seed,
         ),
-        # Without a threshold no image is called familiar or unfamiliar.
-        "unfamiliar": {
-            "own": unfamiliar(queries),
-            "others": {name: unfamiliar(part) for name, part in (others or {}).items()},
-        }
-        if thresholds.familiarity is not None
-        else {},
+        "unfamiliar": unfamiliar_shares(head, cases, queries, others or {}, n_bootstrap, seed),
     }

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, DatasetDict
-from datasets import Image as ImageFeature
+from safetensors import SafetensorError
 
 from medssl.audit.findings import without_file_names
 from medssl.backbones.checkpoint import folder_revision
-from medssl.backbones.registry import BACKBONES
 from medssl.bundle.cards.cases import write_cases_card
-from medssl.bundle.cards.model import LICENCE, Places, licence_fields, write_card
+from medssl.bundle.cards.model import write_card
+from medssl.bundle.cases import cases_fingerprint, split_cases
+from medssl.bundle.manifest import MANIFEST_FILE, manifest_of
+from medssl.bundle.repos import BundleRepos, backbone_folder, backbone_repo, plan_repos
 from medssl.errors import BundleError
-from medssl.heads.head import WEIGHTS_FILE, Head
+from medssl.heads.head import Head
 from medssl.hub.card_signature import MARK, is_edited, sign
-from medssl.hub.pull import CARD_FILE, CONFIG_FILE, DATASET, METRICS_FILE, MODEL, PUBLISHED, hub_errors, published_part
+from medssl.hub.licenses import UNKNOWN, license_fields
+from medssl.hub.pull import (
+    CARD_FILE,
+    CONFIG_FILE,
+    DATASET,
+    METRICS_FILE,
+    MODEL,
+    PUBLISHED,
+    WEIGHTS_FILE,
+    hub_errors,
+    published_part,
+)
 from medssl.hub.push import Publisher, Upload
-from medssl.library.library import embedding_matrix
-from medssl.pretrain.card import FACTS_FILE, plain_backbone_card, pretrained_card
+from medssl.pretrain.card import plain_backbone_card, pretrained_card
+from medssl.pretrain.facts import FACTS_FILE
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
 
-SPLITS = ("train", "val", "test")
 SHARD_SIZE = "500MB"
-BACKBONE_PREFIX = "medssl-backbone-"
 BACKBONE_FILES = (CONFIG_FILE, "preprocessor_config.json", FACTS_FILE, "*.safetensors", "*.safetensors.index.json")
-UNKNOWN_REVISION = "set when it is published"
+
+
+@dataclass(frozen=True)
+class PublishOptions:
+    """How a bundle is published; every field has a default.
+
+    `private` says who can see the repos, `images` whether the cases keep their thumbnails. `backbone` is a folder to
+    publish too, `name` the head's repo. `license` is that of the head and `backbone_license` that of the backbone's
+    weights, as the Hub names them or in words; one that nobody named is unknown. `token` is the Hub's (default: the
+    one that is set).
+    """
+
+    private: bool = True
+    images: bool = True
+    backbone: str | Path | None = None
+    name: str | None = None
+    license: str = UNKNOWN
+    backbone_license: str = UNKNOWN
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,92 +79,16 @@ class Published:
 
 def upload_line(name: str, upload: Upload) -> str:
     """What became of one repo, as a line of text."""
-    said = "published" if upload.changed else "unchanged"
-    kept = "; its card was edited by hand and is left as it is" if upload.kept_card else ""
-    return f"{name}: {upload.repo_id} at {upload.revision}, {said}{kept}"
-
-
-def slug(text: str) -> str:
-    """Text as a part of a repo's name."""
-    return re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", text)).strip("-.")
-
-
-def backbone_name(identity: str) -> str:
-    """The short name of a backbone in a repo's name: the registry's, or the last part of a folder or Hub id."""
-    known = next((spec.name for spec in BACKBONES.values() if identity in (spec.name, spec.hub_id)), None)
-    return known or slug(Path(identity).name.removeprefix(BACKBONE_PREFIX))
-
-
-def plan_places(bundle: Bundle, namespace: str, backbone: str | Path | None = None, name: str | None = None) -> Places:
-    """The repos that a bundle will be published as.
-
-    Raises BundleError for a bad name, or a backbone that the Hub would not have.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", namespace):
-        raise BundleError(f"{namespace!r} is no namespace. Give the name of a user or an organisation on the Hub.")
-    fitted = bundle.head.backbone
-    identity, revision = str(fitted["id"]), str(fitted["revision"])
-    if backbone is not None:
-        found = folder_revision(backbone_folder(backbone))
-        if found != revision:
-            raise BundleError(
-                f"The bundle was fitted on {identity} at revision {revision}; the backbone folder {str(backbone)!r} "
-                f"is {found}. Give the folder it was fitted on, or leave the backbone out where it is on the Hub."
-            )
-        identity, revision = f"{namespace}/{BACKBONE_PREFIX}{backbone_name(str(backbone))}", UNKNOWN_REVISION
-    elif revision.startswith("sha256:") and identity not in BACKBONES:
-        raise BundleError(
-            f"The bundle was fitted on the backbone folder {identity!r}, which nobody else has. Publish it too: "
-            "--backbone DIR, or publish(..., backbone=DIR)."
-        )
-    own = slug(name or f"medssl-{bundle.task.name}-{backbone_name(str(fitted['id']))}")
-    head = f"{namespace}/{own}"
-    return Places(head, f"{head}-cases", identity, revision)
-
-
-def backbone_folder(folder: str | Path) -> Path:
-    """The folder, once it is sure that it holds a checkpoint fit for publishing. Raises BundleError."""
-    folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
-        raise BundleError(
-            f"{str(folder)!r} holds no {CONFIG_FILE} with *.safetensors. Give a folder written by save_pretrained or "
-            "scripts/pretrain.py; pickled weights are not published."
-        )
-    return folder
-
-
-def split_cases(cases: Dataset, images: bool = True) -> DatasetDict:
-    """The cases by split, in their order; without `images` their thumbnails are empty."""
-    if not images:
-        columns = cases.column_names
-        empty = cases.remove_columns("image").add_column("image", [None] * len(cases), feature=ImageFeature())
-        cases = empty.select_columns(columns)
-    names = cases["split"][:]
-    unknown = sorted(set(names) - set(SPLITS))
-    if unknown:
-        raise BundleError(f"The cases have the splits {', '.join(unknown)}; allowed: {', '.join(SPLITS)}.")
-    rows = {split: [row for row, name in enumerate(names) if name == split] for split in SPLITS}
-    return DatasetDict({split: cases.select(found) for split, found in rows.items() if found})
-
-
-def cases_fingerprint(parts: DatasetDict) -> str:
-    """A hash of all that the cases hold, whatever file they lie in."""
-    found = hashlib.sha256()
-    for split, cases in parts.items():
-        found.update(f"{split} {cases.features['label'].names}".encode())
-        found.update(embedding_matrix(cases).tobytes())
-        for row in cases.remove_columns("embedding").cast_column("image", ImageFeature(decode=False)):
-            image = row.pop("image") or {}
-            data = image.get("bytes") or (Path(image["path"]).read_bytes() if image.get("path") else b"")
-            found.update(json.dumps(row, sort_keys=True).encode() + hashlib.sha256(data).digest())
-    return found.hexdigest()
+    state = "published" if upload.changed else "unchanged"
+    card = "; its card was edited by hand and is left as it is" if upload.kept_card else ""
+    return f"{name}: {upload.repo_id} at {upload.revision}, {state}{card}"
 
 
 def publish_cases(
-    publisher: Publisher, bundle: Bundle, places: Places, images: bool, earlier: dict
+    publisher: Publisher, bundle: Bundle, repos: BundleRepos, images: bool, earlier: dict
 ) -> tuple[Upload, dict]:
     """Publish the cases where they differ from those published. Returns their repo, and what the head says of it."""
-    parts, repo_id = split_cases(bundle.cases, images), places.cases
+    parts, repo_id = split_cases(bundle.cases, images), repos.cases
     fingerprint, known = cases_fingerprint(parts), published_part(earlier, "cases")
     before = publisher.create(repo_id, DATASET)
     same = known.get("repo_id") == repo_id and known.get("fingerprint") == fingerprint
@@ -155,18 +104,20 @@ def publish_cases(
                 max_shard_size=SHARD_SIZE,
             ).oid
         pushed = revision != before
-    card = write_cases_card(bundle, places, images, publisher.read(repo_id, DATASET, CARD_FILE))
+    card = write_cases_card(bundle, repos, images, publisher.read(repo_id, DATASET, CARD_FILE))
     written = publisher.commit(repo_id, DATASET, {CARD_FILE: card.encode()}, "Card of the cases")
     revision = written.revision if written.changed else revision
     facts = {"repo_id": repo_id, "revision": revision, "fingerprint": fingerprint, "images": images}
     return Upload(repo_id, revision, pushed or written.changed, written.kept_card), facts
 
 
-def publish_checkpoint(publisher: Publisher, folder: Path, repo_id: str, earlier: dict) -> tuple[Upload, dict]:
+def publish_checkpoint(
+    publisher: Publisher, folder: Path, repo_id: str, earlier: dict, license: str
+) -> tuple[Upload, dict]:
     """Publish a checkpoint folder where it differs from the one published. Returns as `publish_cases` does."""
     fingerprint, known = folder_revision(folder), published_part(earlier, "backbone")
     files: dict[str, Path | bytes] = {path.name: path for name in BACKBONE_FILES for path in folder.glob(name)}
-    files[CARD_FILE] = backbone_card(folder, repo_id).encode()
+    files[CARD_FILE] = backbone_card(folder, repo_id, license).encode()
     upload = publisher.commit(repo_id, MODEL, files, "Backbone")
     same = known.get("repo_id") == repo_id and known.get("fingerprint") == fingerprint
     if same and not upload.changed and publisher.has(repo_id, MODEL, known.get("revision")):
@@ -174,27 +125,33 @@ def publish_checkpoint(publisher: Publisher, folder: Path, repo_id: str, earlier
     return upload, {"repo_id": repo_id, "revision": upload.revision, "fingerprint": fingerprint}
 
 
-def backbone_card(folder: Path, repo_id: str) -> str:
-    """The folder's own card, or one made of what is known of the checkpoint."""
+def backbone_card(folder: Path, repo_id: str, license: str) -> str:
+    """The folder's own card, or one made of what is known of the checkpoint. Raises BundleError."""
     own = folder / CARD_FILE
     if own.is_file():
-        return sign(own.read_text("utf-8"))
-    name = repo_id.split("/")[-1]
-    facts = folder / FACTS_FILE
-    return sign(pretrained_card(folder, name) if facts.is_file() else plain_backbone_card(repo_id))
+        try:
+            return sign(own.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"The card {own} cannot be read as text: {error}. Mend or remove it.") from error
+    if (folder / FACTS_FILE).is_file():
+        return sign(pretrained_card(folder, repo_id, license=license))
+    return sign(plain_backbone_card(repo_id, license))
 
 
-def head_card(bundle: Bundle, places: Places, licence: str) -> str:
-    """The card to publish: a hand-edited one of the bundle as it is, else one made for these places."""
-    if MARK.search(bundle.card) and is_edited(bundle.card):
-        return sign(bundle.card)
-    return write_card(bundle, places=places, licence=licence)
+def keeps_own_card(bundle: Bundle) -> bool:
+    """Whether the bundle's card was medssl's and then edited by hand, so that it is published as it is."""
+    return bool(MARK.search(bundle.card)) and is_edited(bundle.card)
 
 
-def head_config(head: Head, folder: Path, places: Places, published: dict) -> bytes:
-    """The head's config as it is published: with the encoder's place on the Hub, and the repos that belong to it."""
+def head_card(bundle: Bundle, repos: BundleRepos, license: str) -> str:
+    """The card to publish: a hand-edited one of the bundle as it is, else one made for these repos."""
+    return sign(bundle.card) if keeps_own_card(bundle) else write_card(bundle, repos=repos, license=license)
+
+
+def head_config(head: Head, folder: Path, repos: BundleRepos, published: dict) -> bytes:
+    """The head's config as it is published: with the encoder's repo, and the repos that belong to it."""
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    config["backbone"] = {**head.backbone, "id": places.backbone, "revision": places.backbone_revision}
+    config["backbone"] = {**head.backbone, "id": repos.backbone, "revision": repos.backbone_revision}
     config[PUBLISHED] = published
     return (json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -204,77 +161,114 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def licence_notes(bundle: Bundle, private: bool, images: bool) -> list[str]:
-    """What the publisher should think of before thumbnails are public."""
-    if private or not images or licence_fields(bundle.task.licence)["license"] not in ("unknown", "other"):
-        return []
-    return [
-        f"note: the thumbnails are public; the licence of the images is: {bundle.task.licence}. Leave them out with "
-        "--no-images where it does not allow that."
-    ]
+def license_notes(bundle: Bundle, options: PublishOptions) -> list[str]:
+    """What the publisher should know of licenses."""
+    notes = []
+    if keeps_own_card(bundle):
+        if options.license != UNKNOWN:
+            notes.append("note: the card was edited by hand and is published as it is; write the license into it.")
+    elif license_fields(options.license)["license"] == UNKNOWN:
+        notes.append("note: the card says that the head's license is unknown; name it by --license.")
+    public = options.images and not options.private
+    if public and license_fields(bundle.task.license)["license"] in (UNKNOWN, "other"):
+        notes.append(
+            f"note: the thumbnails are public; the license of the images is: {bundle.task.license}. Leave them out "
+            "with --no-images where it does not allow that."
+        )
+    return notes
+
+
+def publish_head(publisher: Publisher, bundle: Bundle, repos: BundleRepos, facts: dict, license: str) -> Upload:
+    """Publish head, figures, manifest and card in one commit; `facts` are what the config says of the other repos."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="medssl-publish-") as work:
+            folder = Path(work)
+            bundle.head.save_pretrained(folder)
+            files: dict[str, Path | bytes] = {
+                CONFIG_FILE: head_config(bundle.head, folder, repos, facts),
+                WEIGHTS_FILE: folder / WEIGHTS_FILE,
+                METRICS_FILE: as_json(without_file_names(bundle.metrics)),
+            }
+            # Not the card: it may be edited on the Hub, and then its own signature says so.
+            files[MANIFEST_FILE] = manifest_of(files).encode()
+            files[CARD_FILE] = head_card(bundle, repos, license).encode()
+            return publisher.commit(repos.head, MODEL, files, f"Bundle of {bundle.task.name}")
+    except (OSError, SafetensorError) as error:
+        raise BundleError(
+            f"The head cannot be written for sending: {getattr(error, 'strerror', None) or error}. Free some space in "
+            f"{tempfile.gettempdir()} and publish again; the cases need not be sent again."
+        ) from error
 
 
 def publish_bundle(
     bundle: Bundle,
     namespace: str,
-    private: bool = True,
-    images: bool = True,
-    backbone: str | Path | None = None,
-    name: str | None = None,
-    licence: str = LICENCE,
-    token: str | None = None,
+    options: PublishOptions | None = None,
+    **settings: Any,  # noqa: ANN401
 ) -> Published:
     """Publish a bundle as NS/medssl-TASK-BACKBONE (or `name`) and the same with -cases; both private unless asked.
 
     The cases come first, and the head in one commit that names their revision, so that a head never points to cases
-    that are not there. What is on the Hub already is not sent again; a card that a hand edited stays. `backbone` is a
-    folder to publish too. Raises BundleError.
+    that are not there. What is on the Hub already is not sent again; a card that a hand edited stays. `settings` are
+    fields of PublishOptions. Raises BundleError.
     """
-    places = plan_places(bundle, namespace, backbone, name)
-    publisher = Publisher(private, token)
-    repos = [(places.cases, DATASET), (places.head, MODEL)] + ([(places.backbone, MODEL)] if backbone else [])
-    for repo_id, kind in repos:
+    options = replace(options or PublishOptions(), **settings)
+    repos = plan_repos(bundle, namespace, options.backbone, options.name)
+    publisher = Publisher(options.private, options.token)
+    checked = [(repos.cases, DATASET), (repos.head, MODEL)] + ([(repos.backbone, MODEL)] if options.backbone else [])
+    for repo_id, kind in checked:
         publisher.check(repo_id, kind)
-    earlier, facts, encoder = publisher.earlier(places.head), {}, None
-    if backbone is not None:
-        encoder, facts["backbone"] = publish_checkpoint(publisher, backbone_folder(backbone), places.backbone, earlier)
-        places = Places(places.head, places.cases, encoder.repo_id, encoder.revision)
-    elif published_part(earlier, "backbone").get("repo_id") == places.backbone:
+    earlier, facts, encoder = publisher.earlier(repos.head), {}, None
+    if options.backbone is not None:
+        folder = backbone_folder(options.backbone)
+        encoder, facts["backbone"] = publish_checkpoint(
+            publisher, folder, repos.backbone, earlier, options.backbone_license
+        )
+        repos = replace(repos, backbone=encoder.repo_id, backbone_revision=encoder.revision)
+    elif published_part(earlier, "backbone").get("repo_id") == repos.backbone:
         facts["backbone"] = published_part(earlier, "backbone")
-    cases, facts["cases"] = publish_cases(publisher, bundle, places, images, earlier)
-    with tempfile.TemporaryDirectory(prefix="medssl-publish-") as work:
-        folder = Path(work)
-        bundle.head.save_pretrained(folder)
-        files: dict[str, Path | bytes] = {
-            CONFIG_FILE: head_config(bundle.head, folder, places, facts),
-            WEIGHTS_FILE: folder / WEIGHTS_FILE,
-            METRICS_FILE: (
-                json.dumps(without_file_names(bundle.metrics), indent=2, ensure_ascii=False) + "\n"
-            ).encode(),
-            CARD_FILE: head_card(bundle, places, licence).encode(),
-        }
-        head = publisher.commit(places.head, MODEL, files, f"Bundle of {bundle.task.name}")
-    return Published(head, cases, encoder, licence_notes(bundle, private, images))
+    cases, facts["cases"] = publish_cases(publisher, bundle, repos, options.images, earlier)
+    head = publish_head(publisher, bundle, repos, facts, options.license)
+    return Published(head, cases, encoder, license_notes(bundle, options))
 
 
 def publish_backbone(
-    folder: str | Path, namespace: str, private: bool = True, name: str | None = None, token: str | None = None
+    folder: str | Path,
+    namespace: str,
+    private: bool = True,
+    name: str | None = None,
+    license: str = UNKNOWN,
+    token: str | None = None,
 ) -> Upload:
-    """Publish a checkpoint folder as NS/medssl-backbone-FOLDER (or `name`). Raises BundleError."""
+    """Publish a checkpoint folder as NS/medssl-backbone-FOLDER (or `name`).
+
+    `license` is that of the weights, for a card where the folder has none. Raises BundleError.
+    """
     folder = backbone_folder(folder)
-    repo_id = f"{namespace}/{slug(name or BACKBONE_PREFIX + backbone_name(str(folder.resolve())))}"
+    repo_id = backbone_repo(folder, namespace, name)
     publisher = Publisher(private, token)
     publisher.check(repo_id, MODEL)
-    return publish_checkpoint(publisher, folder, repo_id, {})[0]
+    return publish_checkpoint(publisher, folder, repo_id, {}, license)[0]
 
 
-def plan_lines(bundle: Bundle, places: Places, private: bool, images: bool, publishes_backbone: bool) -> Sequence[str]:
-    """What `publish_bundle` would do, in words, without asking the Hub anything."""
-    kind = "private" if private else "PUBLIC"
-    parts = split_cases(bundle.cases, images)
-    counts = ", ".join(f"{len(cases)} {split}" for split, cases in parts.items())
-    thumbnails = "with thumbnails" if images else "without thumbnails"
-    lines = [f"1. {kind} model repo {places.backbone}: the backbone"] if publishes_backbone else []
-    lines.append(f"{len(lines) + 1}. {kind} data set repo {places.cases}: {counts} cases, {thumbnails}")
-    lines.append(f"{len(lines) + 1}. {kind} model repo {places.head}: {CONFIG_FILE}, {WEIGHTS_FILE}, {METRICS_FILE}")
-    return [*lines, *licence_notes(bundle, private, images)]
+def plan_text(bundle: Bundle, namespace: str, options: PublishOptions) -> str:
+    """What `publish_bundle` would do, with the cards, without asking the Hub anything. Raises BundleError."""
+    repos = plan_repos(bundle, namespace, options.backbone, options.name)
+    kind = "private" if options.private else "PUBLIC"
+    counts = ", ".join(f"{len(cases)} {split}" for split, cases in split_cases(bundle.cases, options.images).items())
+    thumbnails = "with thumbnails" if options.images else "without thumbnails"
+    uploads = [f"{kind} model repo {repos.backbone}: the backbone"] if options.backbone else []
+    uploads.append(f"{kind} data set repo {repos.cases}: {counts} cases, {thumbnails}")
+    uploads.append(f"{kind} model repo {repos.head}: {CONFIG_FILE}, {WEIGHTS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}")
+    steps = [f"{number}. {upload}" for number, upload in enumerate(uploads, start=1)]
+    cards = {
+        repos.cases: write_cases_card(bundle, repos, options.images),
+        repos.head: head_card(bundle, repos, options.license),
+    }
+    return "\n".join(
+        [
+            *steps,
+            *license_notes(bundle, options),
+            *(f"\n--- card of {repo_id}\n\n{card}" for repo_id, card in cards.items()),
+        ]
+    )

@@ -57,7 +57,7 @@ def scan_pictures(
     longer needed. Raises DataError when its disk is full.
     """
     frames = FrameFile(folder / "frames", len(dataset), preprocess)
-    place = folder / "pictures.arrow"
+    pictures = folder / "pictures.arrow"
 
     def read(row: int) -> tuple[Fingerprint, bytes] | str:
         try:
@@ -73,14 +73,14 @@ def scan_pictures(
                 yield from pool.map(read, range(start, min(start + CHUNK, len(dataset))))
 
     fingerprints: list[Fingerprint | str] = []
-    with ArrowWriter(features=CASE_FEATURES, path=str(place)) as writer:
+    with ArrowWriter(features=CASE_FEATURES, path=str(pictures)) as writer:
         for result in tqdm(results(), total=len(dataset), desc="read", unit="img", disable=not progress):
             if isinstance(result, str):
                 fingerprints.append(result)
                 continue
-            seen, picture = result
-            fingerprints.append(seen)
-            writer.write({"id": seen.id, "image": {"bytes": picture, "path": None}})
+            own, picture = result
+            fingerprints.append(own)
+            writer.write({"id": own.id, "image": {"bytes": picture, "path": None}})
         writer.finalize()
     rows = np.array([row for row, item in enumerate(fingerprints) if not isinstance(item, str)], int)
-    return Scan(fingerprints, SelectedFrames(frames, rows), Dataset.from_file(str(place)))
+    return Scan(fingerprints, SelectedFrames(frames, rows), Dataset.from_file(str(pictures)))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import glob
 import json
+import logging
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,31 +16,51 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from safetensors import SafetensorError
 
-from medssl.bundle.manifest import MANIFEST_FILE, check_manifest, write_manifest
+from medssl.bundle.cases import cases_fingerprint, check_cases, split_cases, without_paths
+from medssl.bundle.manifest import check_manifest, write_manifest
+from medssl.bundle.stored_metrics import check_metrics
 from medssl.errors import BundleError
 from medssl.heads.head import Head
 from medssl.heads.patch import load_head
-from medssl.hub.pull import CARD_FILE, METRICS_FILE, BundleFiles, is_hub_id, pull_bundle
+from medssl.hub.pull import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    WEIGHTS_FILE,
+    BundleFiles,
+    is_hub_id,
+    pull_bundle,
+)
+from medssl.shapes import read_json
 
 CASES_FILE = "cases/train-00000-of-00001.parquet"
-OLD, LOCK = ".old", ".lock"
+log = logging.getLogger(__name__)
+
+NEW, OLD, LOCK = ".new-", ".old", ".lock"
 RENAME_EXCHANGE, AT_FDCWD = 2, -100
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP)  # said by file systems that cannot
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle folder holds; `verified` says whether a manifest vouched for it."""
+    """What a bundle folder holds."""
 
     name: str
     head: Head
     cases: Dataset
     metrics: dict
     card: str
-    verified: bool = False
 
 
 def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
@@ -47,31 +71,63 @@ def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
             return pull_bundle(str(path), revision)
         except BundleError as error:
             raise BundleError(f"There is no bundle folder {str(path)!r} here. {error}") from error
-    recover(folder)
+    if not folder.exists() and is_bundle(folder.with_name(f".{folder.name}{OLD}")):
+        try:
+            with lock_of(folder):
+                recover(folder)
+        except OSError as error:
+            raise BundleError(
+                f"{folder} was left half replaced and cannot be put back: {error.strerror or error}. Make its folder "
+                "writable, and load again."
+            ) from error
     if not folder.is_dir():
         raise BundleError(f"There is no bundle folder {str(path)!r}. Build one with scripts/build.py.")
     cases = sorted(folder.glob("cases/*.parquet"))
     if not cases:
         raise BundleError(f"{folder} holds no cases/*.parquet, so it is no complete bundle. Build it again.")
-    return BundleFiles(folder.name, folder / "head", cases, folder / METRICS_FILE, folder / CARD_FILE)
+    return BundleFiles(folder.name, folder, folder / "head", cases, folder / METRICS_FILE, folder / CARD_FILE)
 
 
 def read_contents(path: str | Path, revision: str | None = None) -> Contents:
     """Everything in a bundle folder or published bundle, checked against its manifest. Raises BundleError."""
     files = find_files(path, revision)
-    folder = Path(path)
-    local = folder.is_dir()
-    verified = check_manifest(folder, files.cases) if local else False
+    check_digests(files, path)
+    return read_files(files, path)
+
+
+def check_digests(files: BundleFiles, path: str | Path) -> None:
+    """Compare a bundle with its manifest. Raises BundleError naming the file that differs, is missing or not listed."""
+    needed = [files.head / CONFIG_FILE, files.head / WEIGHTS_FILE, files.metrics]
+    remedy = "Delete it from the cache here and load the bundle again."
+    if files.cases_fingerprint is None:
+        needed += [files.card, *files.cases]
+        remedy = f"Build it again, or accept an edit of your own: medssl accept --bundle {shlex.quote(str(path))}"
+    if not check_manifest(files.root, needed, remedy):
+        log.warning(
+            "The bundle %s has no %s, as those of earlier versions: whether a file of it is damaged cannot be told. "
+            "Build or publish it again.",
+            path,
+            MANIFEST_FILE,
+        )
+
+
+def read_files(files: BundleFiles, path: str | Path) -> Contents:
+    """What the files of a bundle hold, each checked by itself and against the others. Raises BundleError."""
     head = load_head(files.head)
     try:
-        cases = Dataset(pa.concat_tables([pq.read_table(file) for file in files.cases]))
-        metrics = json.loads(files.metrics.read_text("utf-8")) if files.metrics.is_file() else {}
+        cases = Dataset(without_paths(pa.concat_tables([pq.read_table(file) for file in files.cases])))
         card = files.card.read_text("utf-8") if files.card.is_file() else ""
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise BundleError(f"A file of bundle {path} cannot be read: {error}. Build it again.") from error
-    if not isinstance(metrics, dict):
-        raise BundleError(f"{files.metrics} holds no JSON object. Build the bundle again.")
-    return Contents(files.name, head, cases, metrics, card, verified)
+    metrics = read_json(files.metrics, f"{METRICS_FILE} of {path}", BundleError) if files.metrics.is_file() else {}
+    check_metrics(metrics, f"{METRICS_FILE} of {path}")
+    check_cases(cases, head.labels, head.embedding_dim, files.name)
+    if files.cases_fingerprint and cases_fingerprint(split_cases(cases)) != files.cases_fingerprint:
+        raise BundleError(
+            f"The cases of {path} are not those that it was published with: damaged in the cache here, or changed on "
+            "the Hub. Delete them from the cache and load again, or ask who published it to do so again."
+        )
+    return Contents(files.name, head, cases, metrics, card)
 
 
 def write_contents(contents: Contents, path: str | Path) -> Path:
@@ -82,25 +138,39 @@ def write_contents(contents: Contents, path: str | Path) -> Path:
     folder = Path(path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        recover(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "head" / "config.json").is_file():
-            raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
         with lock_of(folder):
-            beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            recover(folder)
+            if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
+                raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
+            sweep(folder)
+            beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{NEW}", dir=folder.parent))
             try:
-                fill(beside, contents)
+                write_files(beside, contents)
                 put_in_place(beside, folder)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"The bundle cannot be written to {folder}: {error.strerror or error}. Free some space or choose another "
-            "place; what stood there before is as it was."
+            f"The bundle cannot be written to {folder}: {getattr(error, 'strerror', None) or error}. Free some space "
+            "or choose another place; what stood there before is as it was."
         ) from error
     return folder
 
 
-def fill(folder: Path, contents: Contents) -> None:
+def is_bundle(folder: Path) -> bool:
+    """Whether a bundle was written to this folder."""
+    return (folder / "head" / CONFIG_FILE).is_file()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers of this bundle left beside it; call it under the lock."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}{NEW}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder.with_name(f".{folder.name}{OLD}"), ignore_errors=True)
+
+
+def write_files(folder: Path, contents: Contents) -> None:
     """Write every file of a bundle into a new folder, the manifest last, and have them on the disk."""
     contents.head.save_pretrained(folder / "head")
     (folder / "cases").mkdir()
@@ -110,20 +180,20 @@ def fill(folder: Path, contents: Contents) -> None:
     (folder / CARD_FILE).write_text(contents.card, "utf-8")
     write_manifest(folder)
     folder.chmod(0o755)
-    for place in (*folder.rglob("*"), folder):
-        sync(place)
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:
     """Have a file or folder on the disk, where the system can be asked to."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # folders, on Windows
+    if os.name == "nt" and path.is_dir():
         return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
-        return  # a file system that cannot
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -131,21 +201,26 @@ def sync(path: Path) -> None:
 @contextmanager
 def lock_of(folder: Path) -> Iterator[None]:
     """Be the only process that writes this bundle. Raises BundleError when another one does."""
-    place = folder.with_name(f".{folder.name}{LOCK}")
-    with place.open("a+") as stream:
-        try:
-            import fcntl
-        except ImportError:  # Windows: the last writer wins, as before
-            yield
+    if fcntl is None:  # Windows: the last writer wins
+        yield
+        return
+    file = folder.with_name(f".{folder.name}{LOCK}")
+    while True:
+        with file.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BundleError(
+                    f"Another process is writing {folder}. Wait for it, or give another place."
+                ) from error
+            # The one before may have deleted the file between our opening and locking it.
+            if not file.exists() or file.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                continue
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)
             return
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BundleError(f"Another process is writing {folder}. Wait for it, or give another place.") from error
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)
 
 
 def exchanged(one: Path, other: Path) -> bool:
@@ -171,7 +246,10 @@ def put_in_place(beside: Path, folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Bring back the old bundle where a writer was killed between the two renames of `put_in_place`."""
+    """Bring back the old bundle where a writer was killed between the two renames of `put_in_place`.
+
+    Call it under the lock: a writer that is at work is no killed one.
+    """
     old = folder.with_name(f".{folder.name}{OLD}")
-    if old.is_dir() and not folder.exists() and (old / MANIFEST_FILE).is_file():
+    if is_bundle(old) and not folder.exists():
         old.rename(folder)

@@ -15,6 +15,7 @@ VERBS = {
     "pretrain": "pretrain or adapt an encoder on unlabelled images",
     "study": "compare backbones on the same tasks and splits",
     "publish": "a bundle or a backbone to the Hugging Face Hub",
+    "accept": "your own edits of a bundle's files, which its manifest refuses",
     "query": "send images to a running app",
     "serve": "start the page and its API",
     "demo": "start the page over the synthetic demo bundles, offline",

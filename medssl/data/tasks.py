@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from pydantic import TypeAdapter, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from medssl.errors import BundleError
+from medssl.shapes import check_shape
+
 SYNTHETIC = "Synthetic images: drawn by code to show how this program works. They say nothing about any disease."
 NOT_FOR_DIAGNOSIS = "Research tool. Not a medical device, never a diagnosis: it must not guide anybody's care."
+
+
+@with_config(extra="forbid")
+class StoredTask(TypedDict):
+    """Fields of `Task` as a head's config.json holds them; `licence` is spelled as earlier versions wrote it."""
+
+    name: str
+    title: str
+    labels: list[str]
+    modality: str
+    data: NotRequired[str]
+    licence: NotRequired[str]
+    citation: NotRequired[str]
+    synthetic: NotRequired[bool]
+
+
+SHAPE = TypeAdapter(StoredTask)
 
 
 @dataclass(frozen=True)
@@ -20,18 +43,26 @@ class Task:
     labels: tuple[str, ...]
     modality: str
     data: str = "not stated"
-    licence: str = "not stated"
+    license: str = "not stated"
     citation: str = "not stated"
     synthetic: bool = False
 
+    @property
+    def registered(self) -> bool:
+        """Whether this is a task of TASKS on images that somebody gave, which may be others than those it names."""
+        return TASKS.get(self.name) == self and not self.synthetic
+
     def to_dict(self) -> dict:
-        """The task in plain JSON types."""
-        return {**asdict(self), "labels": list(self.labels)}
+        """The task in plain JSON types, by the names of StoredTask."""
+        fields = {"licence" if name == "license" else name: value for name, value in asdict(self).items()}
+        return {**fields, "labels": list(self.labels)}
 
     @classmethod
     def from_dict(cls, fields: dict) -> Task:
-        """The inverse of `to_dict`."""
-        return cls(**{**fields, "labels": tuple(fields["labels"])})
+        """The inverse of `to_dict`. Raises BundleError for a stored task with a field missing, unknown or wrong."""
+        check_shape(SHAPE, fields, "The task in the head's config.json", BundleError)
+        own = {"license" if name == "licence" else name: value for name, value in fields.items()}
+        return cls(**{**own, "labels": tuple(own["labels"])})
 
 
 TASKS: dict[str, Task] = {
@@ -43,7 +74,7 @@ TASKS: dict[str, Task] = {
             labels=("adenocarcinoma", "benign", "squamous_cell_carcinoma"),
             modality="H&E histology tile",
             data="LC25000",
-            licence="as stated by LC25000: free use with citation",
+            license="as stated by LC25000: free use with citation",
             citation="Borkowski et al. 2019, arXiv 1912.12142",
         ),
         Task(
@@ -52,7 +83,7 @@ TASKS: dict[str, Task] = {
             labels=("glioma", "meningioma", "no_tumor", "pituitary"),
             modality="T1-weighted contrast-enhanced MRI slice",
             data="Cheng figshare 1512427; Br35H for no_tumor",
-            licence="CC BY 4.0 (figshare 1512427)",
+            license="CC BY 4.0 (figshare 1512427)",
             citation="Cheng 2017, doi 10.6084/m9.figshare.1512427",
         ),
         Task(
@@ -61,7 +92,7 @@ TASKS: dict[str, Task] = {
             labels=("benign", "early", "pre", "pro"),
             modality="peripheral blood smear",
             data="ALL image set",
-            licence="as stated by the ALL image set",
+            license="as stated by the ALL image set",
             citation="Aria et al. 2021, ALL image data set",
         ),
         Task(
@@ -70,7 +101,7 @@ TASKS: dict[str, Task] = {
             labels=("cataract", "diabetic_retinopathy", "glaucoma", "normal"),
             modality="colour fundus photograph",
             data="eye diseases classification set",
-            licence="not stated by the source",
+            license="not stated by the source",
             citation="eye_diseases_classification, public collection",
         ),
     )
@@ -85,7 +116,7 @@ TASKS.update(
             labels=task.labels,
             modality=f"synthetic picture in the style of a {task.modality}",
             data="phantoms drawn by medssl/demo",
-            licence="apache-2.0",
+            license="apache-2.0",
             citation="medssl",
             synthetic=True,
         )

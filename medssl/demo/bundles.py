@@ -9,6 +9,7 @@ from pathlib import Path
 from medssl.backbones.backbone import Backbone
 from medssl.bundle.build import build_bundle
 from medssl.bundle.bundle import Bundle
+from medssl.data.tasks import TASKS
 from medssl.demo.phantom import DRAWERS, write_phantoms
 from medssl.heads.config import LINEAR
 from medssl.heads.patch import PATCH
@@ -50,4 +51,5 @@ def build_demo_bundle(task: str, out: str | Path, per_label: int = PER_LABEL, pr
             thumbnail_side=THUMBNAIL_SIDE,
             progress=progress,
             head=HEADS.get(task, LINEAR),
+            license=TASKS[task].license,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
@@ -13,7 +14,9 @@ from medssl.backbones.backbone import Backbone
 from medssl.backbones.checkpoint import first_line
 from medssl.errors import BundleError
 from medssl.heads.prediction_sets import BANDS, AdaptiveSets, threshold_members
+from medssl.heads.stored import SHAPE
 from medssl.images.preprocess import Preprocess
+from medssl.shapes import check_shape
 
 SCHEMA_VERSION = 2  # 1 knew one threshold for all prediction sets; a reader of 1 would make wrong ones of 2
 READABLE = (1, 2)
@@ -25,9 +28,9 @@ ConfigT = TypeVar("ConfigT", bound="HeadConfig")
 
 def check_schema(version: object) -> None:
     """Raises BundleError unless a head with this schema_version can be read."""
-    if version not in READABLE:
+    if isinstance(version, bool) or version not in READABLE:
         raise BundleError(
-            f"This head has schema_version {version}; this medssl reads {' and '.join(map(str, READABLE))}. "
+            f"This head has schema_version {version!r}; this medssl reads {' and '.join(map(str, READABLE))}. "
             "Update medssl, or fit the head again."
         )
 
@@ -141,7 +144,7 @@ class HeadConfig:
             raise BundleError("A head's config must be plain JSON (lists, dicts with text keys, numbers, text).")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise BundleError(f"A head needs two or more different labels; given: {self.labels}.")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise BundleError(f"temperature is {self.temperature}; it must be above 0.")
 
     def to_dict(self) -> dict:
@@ -186,6 +189,7 @@ class HeadConfig:
             raise BundleError(f"The head's config lacks {', '.join(missing)}. Fit the head again.")
         if not is_plain(settings):
             raise BundleError("A head's config must be plain JSON (lists, dicts with text keys, numbers, text).")
+        check_shape(SHAPE, settings, "The head's config", BundleError)
         try:
             settings["preprocess"] = Preprocess.from_dict(settings["preprocess"])
         except (TypeError, ValueError) as error:

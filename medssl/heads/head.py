@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,22 @@ from safetensors.torch import load_file
 from medssl.backbones.backbone import Backbone, Encoding, check_pooling, first_line
 from medssl.errors import BundleError
 from medssl.heads.config import LINEAR, READABLE, HeadConfig, check_schema
-from medssl.hub.pull import CONFIG_FILE, SETTINGS, is_hub_id, pull
+from medssl.hub.pull import CONFIG_FILE, SETTINGS, WEIGHTS_FILE, is_hub_id, pull
+from medssl.shapes import read_json
 
-WEIGHTS_FILE = "model.safetensors"
 HeadT = TypeVar("HeadT", bound="Head")
 
 
-def head_folder(place: str | Path, settings: dict) -> Path:
-    """The folder of a head: `place` itself, or what was pulled for a Hub id.
+def head_folder(source: str | Path, settings: dict) -> Path:
+    """The folder of a head: `source` itself, or what was pulled for a Hub id.
 
     What is meant for the Hub is taken out of `settings`. Raises BundleError when there is no head with a config.
     """
     hub = {name: settings.pop(name) for name in SETTINGS if name in settings}
-    folder = pull(str(place), (CONFIG_FILE, WEIGHTS_FILE), **hub) if is_hub_id(place) else Path(place)
+    folder = pull(str(source), (CONFIG_FILE, WEIGHTS_FILE), **hub) if is_hub_id(source) else Path(source)
     if not (folder / CONFIG_FILE).is_file():
         raise BundleError(
-            f"The head {str(place)!r} could not be loaded: there is no {CONFIG_FILE} in it, or no such place. "
+            f"The head {str(source)!r} could not be loaded: there is no {CONFIG_FILE} in it, or no such place. "
             "Check the name and that it was written by medssl."
         )
     return folder
@@ -54,32 +53,29 @@ class Prediction:
     familiar: bool | None = None
 
 
-def read_config(folder: Path, place: str | Path) -> dict:
+def read_config(folder: Path, source: str | Path) -> dict:
     """The config.json of a head's folder. Raises BundleError when it is no such thing, or of a newer schema."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-        schema = config.get("schema_version", READABLE[0])
-    except (OSError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"The head {str(place)!r} could not be loaded: {first_line(error)} "
-            "Check the name, the network and that it was written by medssl."
-        ) from error
-    check_schema(schema)
+    config = read_json(
+        folder / CONFIG_FILE, f"The head {str(source)!r} could not be loaded: its {CONFIG_FILE}", BundleError
+    )
+    check_schema(config.get("schema_version", READABLE[0]))
+    if not isinstance(config.get("kind", LINEAR), str):
+        raise BundleError(f"The head {str(source)!r} is of kind {config['kind']!r}, which is no name.")
     return config
 
 
-def read_weights(folder: Path, place: str | Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path, source: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a head's folder. Raises BundleError when there is no safetensors file."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise BundleError(
-            f"The head {str(place)!r} holds no {WEIGHTS_FILE}. Only safetensors are read: pickled weights can run code."
+            f"The head {str(source)!r} holds no {WEIGHTS_FILE}. Only safetensors are read: a pickle can run code."
         )
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise BundleError(
-            f"{WEIGHTS_FILE} of the head {str(place)!r} is no safetensors file: {first_line(error)}"
+            f"{WEIGHTS_FILE} of the head {str(source)!r} is no safetensors file: {first_line(error)}"
         ) from error
 
 
@@ -120,26 +116,29 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
         Always strict, whatever the mixin's `strict` says. Raises BundleError when the config or a tensor is missing,
         unknown, of the wrong shape, or of a newer schema.
         """
-        place = pretrained_model_name_or_path
-        folder = head_folder(place, hub)
-        settings = read_config(folder, place)
-        found = settings.get("kind", LINEAR)
-        if found != cls.config_class.kind:
+        source = pretrained_model_name_or_path
+        folder = head_folder(source, hub)
+        settings = read_config(folder, source)
+        kind = settings.get("kind", LINEAR)
+        if kind != cls.config_class.kind:
             raise BundleError(
-                f"{str(place)!r} holds a head of kind {found!r}; {cls.__name__} reads {cls.config_class.kind!r}. "
+                f"{str(source)!r} holds a head of kind {kind!r}; {cls.__name__} reads {cls.config_class.kind!r}. "
                 "medssl.heads.load_head opens every kind."
             )
-        tensors = read_weights(folder, place)
-        head = cls(cls.config_class.from_dict(settings))
+        tensors = read_weights(folder, source)
+        try:
+            head = cls(cls.config_class.from_dict(settings))
+        except BundleError as error:
+            raise BundleError(f"The {CONFIG_FILE} of the head {str(source)!r} cannot be used. {error}") from error
         expected = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
         given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if expected != given:
             raise BundleError(
-                f"The weights of the head {str(place)!r} do not match: expected {expected}, found {given}."
+                f"The weights of the head {str(source)!r} do not match: expected {expected}, found {given}."
             )
         head.load_state_dict(tensors, strict=True)
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise BundleError(f"The weights of the head {str(place)!r} are not all finite numbers.")
+            raise BundleError(f"The weights of the head {str(source)!r} are not all finite numbers.")
         return head.eval()
 
     def check_backbone(self, backbone: Backbone) -> None:

@@ -14,23 +14,37 @@ MANAGED = ("dataset_info", "configs")
 MARK = re.compile(r"<!-- written by medssl, sha256:([0-9a-f]{64}); an edited card is never overwritten -->")
 
 
+def parse_card(card: str) -> tuple[dict, str]:
+    """A card's metadata and its body. Raises ValueError when the metadata is no YAML mapping."""
+    try:
+        parsed = RepoCard(card, ignore_metadata_errors=True)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    return parsed.data.to_dict(), parsed.text
+
+
 def card_parts(card: str) -> tuple[dict, str]:
     """A card's metadata without what `datasets` manages, and its body without the mark.
 
     Raises ValueError when the metadata is no YAML mapping.
     """
+    metadata, body = parse_card(card)
+    return {key: value for key, value in metadata.items() if key not in MANAGED}, MARK.sub("", body).strip()
+
+
+def managed_metadata(card: str) -> dict:
+    """What `datasets` manages in a card's metadata; {} where it cannot be read."""
     try:
-        parsed = RepoCard(card, ignore_metadata_errors=True)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-    metadata = {key: value for key, value in parsed.data.to_dict().items() if key not in MANAGED}
-    return metadata, MARK.sub("", parsed.text).strip()
+        metadata, _ = parse_card(card)
+    except ValueError:
+        return {}
+    return {key: metadata[key] for key in MANAGED if key in metadata}
 
 
 def digest(card: str) -> str:
     """A hash of what the card says, the same for the same YAML in another layout."""
-    said = json.dumps(card_parts(card), sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps(card_parts(card), sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def sign(card: str) -> str:

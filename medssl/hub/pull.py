@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -24,11 +23,13 @@ from huggingface_hub.errors import (
 )
 
 from medssl.errors import BundleError
+from medssl.shapes import read_json
 
 MODEL, DATASET = "model", "dataset"
 CONFIG_FILE, METRICS_FILE, CARD_FILE = "config.json", "metrics.json", "README.md"
+WEIGHTS_FILE, MANIFEST_FILE = "model.safetensors", "manifest.json"
 CHECKPOINT = (CONFIG_FILE, "preprocessor_config.json")
-WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+WEIGHTS = (WEIGHTS_FILE, "model-*.safetensors", "model.safetensors.index.json")
 PUBLISHED = "published"  # the key of a head's config that names the repos and revisions that belong to it
 # The clients' own retries take 25 s and more where there is no network; one short question first spares them.
 ANSWER_WITHIN = 4.0
@@ -38,13 +39,18 @@ SETTINGS = ("revision", "cache_dir", "force_download", "token", "local_files_onl
 
 @dataclass(frozen=True)
 class BundleFiles:
-    """Where the parts of a bundle lie: `head` is the folder of config and weights, `cases` are parquet files."""
+    """Where the parts of a bundle lie: `head` is the folder of config and weights, `cases` are parquet files.
+
+    `root` is the folder that the manifest speaks of, without the cases where `cases_fingerprint` vouches for them.
+    """
 
     name: str
+    root: Path
     head: Path
     cases: list[Path]
     metrics: Path
     card: Path
+    cases_fingerprint: str | None = None
 
 
 class _Network:
@@ -53,9 +59,9 @@ class _Network:
     down_until = 0.0
 
 
-def is_hub_id(place: str | Path) -> bool:
+def is_hub_id(source: str | Path) -> bool:
     """Whether this can only be a Hub id: of the form owner/name, and no folder here."""
-    text = str(place)
+    text = str(source)
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text)) and not Path(text).exists()
 
 
@@ -161,22 +167,11 @@ def pull_checkpoint(repo_id: str, revision: str | None = None) -> Path:
     return folder
 
 
-def read_json(path: Path, what: str) -> dict:
-    """The dict in a JSON file. Raises BundleError naming `what` when there is none."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{what} cannot be read as JSON: {error}. It was not published by medssl.") from error
-    if not isinstance(found, dict):
-        raise BundleError(f"{what} holds no JSON object. It was not published by medssl.")
-    return found
-
-
 def published_part(config: dict, part: str) -> dict:
     """What a head's config says of the repo of its "cases" or "backbone"; {} where it says nothing."""
     published = config.get(PUBLISHED)
-    found = published.get(part) if isinstance(published, dict) else None
-    return found if isinstance(found, dict) else {}
+    facts = published.get(part) if isinstance(published, dict) else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | None = None) -> BundleFiles:
@@ -184,18 +179,19 @@ def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | N
 
     Raises BundleError.
     """
-    files = (CONFIG_FILE, "*.safetensors", METRICS_FILE, CARD_FILE)
+    files = (CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE, CARD_FILE, MANIFEST_FILE)
     head = pull(repo_id, files, revision=revision, token=token)
     if not (head / CONFIG_FILE).is_file():
         raise BundleError(f"{repo_id!r} on the Hub holds no {CONFIG_FILE}, so it is no medssl bundle.")
-    cases = published_part(read_json(head / CONFIG_FILE, f"The config of {repo_id!r}"), "cases")
-    if not cases.get("repo_id") or not cases.get("revision"):
+    cases = published_part(read_json(head / CONFIG_FILE, f"The config of {repo_id!r}", BundleError), "cases")
+    if not all(isinstance(cases.get(key), str) and cases[key] for key in ("repo_id", "revision")):
         raise BundleError(
             f"{repo_id!r} on the Hub names no cases, so it is a head without a bundle. "
             "ClassificationHead.from_pretrained opens it; scripts/publish.py publishes a whole bundle."
         )
     folder = pull(cases["repo_id"], ("data/*.parquet",), DATASET, revision=cases["revision"], token=token)
-    found = sorted(folder.glob("data/*.parquet"))
-    if not found:
+    parts = sorted(folder.glob("data/*.parquet"))
+    if not parts:
         raise BundleError(f"{cases['repo_id']!r} on the Hub holds no cases at revision {cases['revision']}.")
-    return BundleFiles(repo_id.split("/")[-1], head, found, head / METRICS_FILE, head / CARD_FILE)
+    name, fingerprint = repo_id.split("/")[-1], str(cases.get("fingerprint") or "")
+    return BundleFiles(name, head, head, parts, head / METRICS_FILE, head / CARD_FILE, fingerprint)

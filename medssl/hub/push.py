@@ -39,17 +39,17 @@ class Publisher:
         """Raises BundleError when the repo is there with another visibility than asked for."""
         try:
             with hub_errors(repo_id, token=self.token):
-                found = self.api.repo_info(repo_id, repo_type=kind)
+                repo = self.api.repo_info(repo_id, repo_type=kind)
         except BundleError as error:
             if type(error.__cause__) is RepositoryNotFoundError:
                 return
             raise
-        if bool(found.private) != self.private:
+        if bool(repo.private) != self.private:
             names = {True: "private", False: "public"}
             raise BundleError(
-                f"{repo_id!r} is there already and is {names[bool(found.private)]}; you asked for "
+                f"{repo_id!r} is there already and is {names[bool(repo.private)]}; you asked for "
                 f"{names[self.private]}. Change it on the Hub in the repo's settings, or publish with "
-                f"--{names[bool(found.private)]}."
+                f"--{names[bool(repo.private)]}."
             )
 
     def create(self, repo_id: str, kind: str) -> str:
@@ -74,7 +74,7 @@ class Publisher:
             with hub_errors(repo_id, token=self.token):
                 revision = self.api.repo_info(repo_id, repo_type=kind).sha
                 path = hf_hub_download(repo_id, name, repo_type=kind, revision=revision, token=self.token)
-                return Path(path).read_text("utf-8")
+                return Path(path).read_text("utf-8", errors="replace")
         except BundleError as error:
             if isinstance(error.__cause__, (EntryNotFoundError, RepositoryNotFoundError)):
                 return ""
@@ -83,27 +83,27 @@ class Publisher:
     def earlier(self, repo_id: str) -> dict:
         """The config of the head that is published already; {} when there is none."""
         try:
-            found = json.loads(self.read(repo_id, MODEL, CONFIG_FILE) or "{}")
+            config = json.loads(self.read(repo_id, MODEL, CONFIG_FILE) or "{}")
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return config if isinstance(config, dict) else {}
 
     def commit(self, repo_id: str, kind: str, files: dict[str, Path | bytes], message: str) -> Upload:
         """Write files in one commit, the card only where no hand has edited the one that is there."""
         before = self.create(repo_id, kind)
-        files, kept = dict(files), False
+        files, edited = dict(files), False
         card = files.get(CARD_FILE)
         if isinstance(card, bytes):
             there = self.read(repo_id, kind, CARD_FILE)
             same = bool(there) and is_same(there, card.decode())
-            kept = not same and is_edited(there)
-            if same or kept:
+            edited = not same and is_edited(there)
+            if same or edited:
                 del files[CARD_FILE]
         if not files:
-            return Upload(repo_id, before, False, kept)
+            return Upload(repo_id, before, False, edited)
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         with hub_errors(repo_id, token=self.token):
             done = self.api.create_commit(
                 repo_id, operations, repo_type=kind, commit_message=message, parent_commit=before
             )
-        return Upload(repo_id, done.oid, done.oid != before, kept)
+        return Upload(repo_id, done.oid, done.oid != before, edited)

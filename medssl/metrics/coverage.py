@@ -10,6 +10,7 @@ import numpy as np
 
 from medssl.metrics.bootstrap import mean_statistic, resample
 from medssl.metrics.metric import metric, plain
+from medssl.text import markdown
 
 THIRDS = ("least confident third", "middle third", "most confident third")
 COVERAGE_HEADER = ("images", "n", "groups", "sets hold the true class", "mean over groups", "mean set size")
@@ -78,14 +79,20 @@ def coverage_cells(row: Mapping) -> tuple[str, ...]:
     if not row["n"]:
         return (row["name"], "0", "0", "-", "-", "-")
     ends = f" ({row['from']:.2f} to {row['to']:.2f})" if "from" in row else ""
+    interval = f" [{number_cell(row['low'])}, {number_cell(row['high'])}]"
     return (
         row["name"] + ends,
         str(row["n"]),
         str(row["groups"]),
-        f"{row['coverage']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
-        f"{row['group_coverage']:.2f}",
-        f"{row['mean_set_size']:.2f}",
+        number_cell(row["coverage"]) + interval,
+        number_cell(row["group_coverage"]),
+        number_cell(row["mean_set_size"]),
     )
+
+
+def number_cell(number: float | None) -> str:
+    """A number with two digits; - where it is unknown."""
+    return "-" if number is None else f"{number:.2f}"
 
 
 def coverage_rows(classification: Mapping) -> list[tuple[str, ...]]:
@@ -102,4 +109,4 @@ def format_coverage(classification: Mapping) -> str:
     """The coverage table of a metrics.json's "classification" as Markdown; empty where it was not measured."""
     rows = coverage_rows(classification)
     lines = [COVERAGE_HEADER, ("---",) * len(COVERAGE_HEADER), *rows] if rows else []
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in lines)

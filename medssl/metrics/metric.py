@@ -9,6 +9,7 @@ import numpy as np
 
 from medssl.errors import DataError
 from medssl.metrics.bootstrap import Groups, interval, resample, weighted_means
+from medssl.text import markdown
 
 # A few hundred test images are usual here: with 15 bins a perfectly calibrated model would already score 0.04 on them.
 ECE_BINS = 10
@@ -94,7 +95,7 @@ def format_metrics(metrics: Mapping, digits: int = 3) -> str:
     def row(name: str, found: Mapping) -> str:
         cells = ["-" if found[key] is None else f"{found[key]:.{digits}f}" for key in ("value", "low", "high")]
         better = {True: "higher", False: "lower", None: ""}[found["higher_is_better"]]
-        return f"| {name} | {cells[0]} | {cells[1]} to {cells[2]} | {better} |"
+        return f"| {markdown(name)} | {cells[0]} | {cells[1]} to {cells[2]} | {better} |"
 
     lines = ["| metric | value | 95 % interval | better |", "| --- | --- | --- | --- |"]
     lines += [row(name, found) for name, found in metrics.items() if isinstance(found, Mapping) and "value" in found]

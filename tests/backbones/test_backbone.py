@@ -32,7 +32,7 @@ def test_registry_has_what_the_design_names_with_every_fact():
         assert spec.name == name
         assert (spec.hub_id or "").count("/") == 1 or (spec.folder / "model.safetensors").is_file()
         assert spec.supervision in ("self-supervised", "supervised")
-        assert spec.method and spec.licence and spec.dimension > 0 and spec.parameters > 10**6
+        assert spec.method and spec.license and spec.dimension > 0 and spec.parameters > 10**6
     groups = {spec.supervision for spec in BACKBONES.values()}
     assert groups == {"self-supervised", "supervised"}
 

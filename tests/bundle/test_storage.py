@@ -1,5 +1,6 @@
 """A bundle folder is whole or refused: a flipped bit, a killed writer, a full disk, a second writer."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,14 +10,21 @@ import sys
 import time
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:
+    resource = None
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from medssl.bundle import Bundle, storage
 from medssl.bundle.manifest import MANIFEST_FILE, check_manifest, read_manifest, write_manifest
 from medssl.bundle.storage import lock_of, write_contents
 from medssl.errors import BundleError
+from medssl.heads.head import Head
 from tests.conftest import ROOT
 
 
@@ -58,11 +66,24 @@ def test_missing_and_foreign_files_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"schema_version": 1, "sha256": {"../x": "y"}}', '{"schema_version": 9, "sha256": {}}']
+    ("text", "words"),
+    [
+        ("", "cannot be read as JSON"),
+        ("[]", "holds no JSON object"),
+        ("{}", "schema_version: field required"),
+        ('{"schema_version": 1}', "sha256: field required"),
+        ('{"schema_version": "1", "sha256": {}}', "schema_version is '1'"),
+        ('{"schema_version": 1, "sha256": []}', r"sha256 is \[\]"),
+        ('{"schema_version": 1, "sha256": {"README.md": 3}}', r"sha256\.README\.md is 3"),
+        ('{"schema_version": 1, "sha256": {"../x": "y"}}', "'../x', which lies outside"),
+        ('{"schema_version": 1, "sha256": {"/etc/passwd": "y"}}', "'/etc/passwd', which lies outside"),
+        ('{"schema_version": 9, "sha256": {}}', "a schema that this medssl does not read"),
+        ('{"schema_version": 1, "sha256": {}}', "is not in the bundle's manifest"),
+    ],
 )
-def test_a_damaged_manifest_is_refused(folder, text):
+def test_a_damaged_manifest_is_refused(folder, text, words):
     (folder / MANIFEST_FILE).write_text(text)
-    with pytest.raises(BundleError, match="manifest"):
+    with pytest.raises(BundleError, match=f"manifest.*{words}|{words}"):
         Bundle.load(folder)
 
 
@@ -82,8 +103,13 @@ def test_a_path_in_the_parquet_is_never_opened(folder, shapes_image, tmp_path):
     column = table.column_names.index("image")
     pq.write_table(table.set_column(column, table.field("image"), pa.array(rows, table.field("image").type)), place)
     write_manifest(folder)
-    cases = Bundle.load(folder).analyze(shapes_image, explain=False).cases
+    bundle = Bundle.load(folder)
+    cases = bundle.analyze(shapes_image, explain=False).cases
     assert cases and all(case.image is None for case in cases)
+    assert bundle.cases[0]["image"] is None
+    saved = bundle.save(tmp_path / "saved")
+    (parquet,) = saved.glob("cases/*.parquet")
+    assert pq.read_table(parquet).column("image").null_count == len(bundle.cases)
 
 
 def contents_of(bundle: Bundle) -> storage.Contents:
@@ -102,6 +128,72 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tiny_bundles, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match="cannot be written to"):
         write_contents(contents_of(tiny_bundles["shapes"]), tmp_path / "file" / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number", "words"),
+    [
+        (Head, "save_pretrained", errno.ENOSPC, "No space left on device"),
+        (Dataset, "to_parquet", errno.ENOSPC, "No space left on device"),
+        (Path, "write_text", errno.ENOSPC, "No space left on device"),
+        (os, "fsync", errno.EIO, "Input/output error"),
+        (storage, "write_manifest", errno.EDQUOT, "Disk quota exceeded"),
+        (storage.tempfile, "mkdtemp", errno.EROFS, "Read-only file system"),
+        (Path, "mkdir", errno.EACCES, "Permission denied"),
+        (Path, "open", errno.EACCES, "Permission denied"),
+    ],
+)
+def test_a_full_disk_or_a_folder_that_is_read_only_is_a_sentence(
+    folder, tiny_bundles, monkeypatch, owner, name, number, words
+):
+    before = {file: (folder / file).read_bytes() for file in files_of(folder)}
+
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number), "a file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fails)
+        with pytest.raises(BundleError, match=f"cannot be written to .*bundle: {words}.*as it was"):
+            write_contents(contents_of(tiny_bundles["shapes"]), folder)
+    assert {file: (folder / file).read_bytes() for file in files_of(folder)} == before
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["bundle"]
+
+
+@pytest.mark.skipif(resource is None, reason="limits of a process are POSIX")
+def test_a_disk_that_takes_no_more_is_a_sentence(folder):
+    """Really full, for this process: no file may grow beyond some kilobytes."""
+    code = (
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from medssl.bundle import Bundle\n"
+        "from medssl.errors import BundleError\n"
+        "bundle = Bundle.load(sys.argv[2])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "try: bundle.save(sys.argv[2])\n"
+        "except BundleError as error: print(error)\n"
+    )
+    before = {file: (folder / file).read_bytes() for file in files_of(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert "cannot be written to" in done.stdout and "as it was" in done.stdout, done.stderr
+    assert {file: (folder / file).read_bytes() for file in files_of(folder)} == before
+
+
+def test_a_bundle_left_half_replaced_in_a_read_only_folder_is_a_sentence(folder, monkeypatch):
+    folder.rename(folder.with_name(".bundle.old"))
+
+    def fails(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fails)
+        with pytest.raises(BundleError, match="left half replaced.*Read-only file system.*writable"):
+            Bundle.load(folder)
+    assert Bundle.load(folder).labels
 
 
 def test_killed_between_the_renames_the_old_bundle_is_found_again(folder, tiny_bundles, monkeypatch):

@@ -174,7 +174,7 @@ def edit_config(folder, **changes):
         (lambda folder: edit_config(folder, share="all"), "share is 'all'"),
         (lambda folder: edit_config(folder, layer=0), "layer is 0"),
         (lambda folder: edit_config(folder, layer=1.5), "layer is 1.5"),
-        (lambda folder: edit_config(folder, backbone={"id": "x"}), "dimension None"),
+        (lambda folder: edit_config(folder, backbone={"id": "x"}), r"config.*backbone\.revision"),
         (lambda folder: edit_config(folder, temperature=-1), "temperature is -1"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from medssl.audit.findings import without_file_names
-from medssl.bundle.publish import backbone_name, slug
+from medssl.bundle.repos import backbone_name, slug
 from medssl.errors import BundleError
 from medssl.hub.pull import hub_errors, in_words, is_hub_id, published_part
 

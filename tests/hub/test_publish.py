@@ -173,20 +173,25 @@ def test_the_script_publishes_and_its_dry_run_asks_nobody(hub, publisher, tiny_b
         f"private data set repo {name}-cases: 36 train, 12 val, 12 test",
         "with thumbnails",
         "## Calibration",
+        "license is unknown; name it by --license",
     ):
         assert words in plan["out"]
-    done = publisher.do("script", name="publish.py", arguments=[*both, "--no-images"])
+    done = publisher.do("script", name="publish.py", arguments=[*both, "--no-images", "--license", "CC BY 4.0"])
     assert done["code"] == 0 and f"head: {name} at " in done["out"] and hub.repos["model", name].private, done["error"]
     refused = publisher.do("script", name="publish.py", arguments=both, token=None)
     assert refused["code"] == 2 and "needs a token" in refused["error"] and "Traceback" not in refused["error"]
-    alone = publisher.do("script", name="publish.py", arguments=[*encoder, "--name", "encoder", "--public"])
+    assert b"license: cc-by-4.0" in hub.repos["model", name].files["README.md"]
+    alone = publisher.do(
+        "script", name="publish.py", arguments=[*encoder, "--name", "encoder", "--public", "--license", "mit"]
+    )
+    assert b"license: mit\n" in hub.repos["model", "me/encoder"].files["README.md"]
     assert "me/encoder at " in alone["out"] and not hub.repos["model", "me/encoder"].private
     assert set(hub.repos["model", "me/encoder"].files) >= {"config.json", "model.safetensors", "README.md"}
 
 
 def test_a_demo_bundle_needs_no_backbone_on_the_hub(hub, publisher, reader):
     folder = ROOT / "medssl" / "demo" / "bundles" / "lung-demo"
-    done = publisher.do("publish", place=str(folder), namespace="me", private=False)
+    done = publisher.do("publish", place=str(folder), namespace="me", private=False, license="apache-2.0")
     assert done["head"]["repo_id"] == "me/medssl-lung-demo-medssl-tiny" and done["backbone"] is None
     assert not done["notes"], "its pictures are medssl's own"
     picture = str(ROOT / "docs" / "demo.png")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medssl.backbones.backbone import Backbone
+from medssl.bundle.manifest import manifest_of
 from medssl.images.read import read_image
 from tests.conftest import sample
 from tests.hub.conftest import READ, Failed
@@ -21,6 +25,13 @@ def image(tiny_data):
     return str(sample(tiny_data["shapes"], "stripes"))
 
 
+def with_config(files, config):
+    """The files of a head with another config, and the manifest that its publisher would write."""
+    listed = {name: files[name] for name in ("model.safetensors", "metrics.json")}
+    listed["config.json"] = json.dumps(config).encode()
+    return {**files, **listed, "manifest.json": manifest_of(listed).encode()}
+
+
 @pytest.fixture(scope="module")
 def refused(published, hub):
     """Repos that cannot be loaded, each for its own reason."""
@@ -28,7 +39,7 @@ def refused(published, hub):
     config = json.loads(files["config.json"])
 
     def put(name, change, **settings):
-        hub.add("model", f"lab/{name}", {**files, "config.json": json.dumps({**config, **change}).encode()}, **settings)
+        hub.add("model", f"lab/{name}", with_config(files, {**config, **change}), **settings)
 
     put("unread", {})
     put("gated", {}, gated=True)
@@ -67,6 +78,57 @@ def test_each_refusal_has_its_own_words_and_comes_soon(refused, reader, settings
         reader.do("load", **settings)
     assert failed.value.kind == "BundleError" and failed.value.seconds < SOON
     assert failed.value.text.endswith(".") and "\n" not in failed.value.text
+
+
+def flipped(data: bytes, tenths: int = 9) -> bytes:
+    """The same bytes with one bit changed, at so many tenths of them."""
+    at = len(data) * tenths // 10
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def flipped_picture(data: bytes) -> bytes:
+    """A parquet file with one bit changed where its pictures lie; its end is an index that holds no case."""
+    return flipped(data, 3)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "config.json", "manifest.json"])
+def test_a_flipped_bit_in_a_published_head_is_refused(published, hub, reader, name):
+    files = hub.repos["model", HEAD].files
+    repo_id = f"lab/flipped-{name.replace('.', '-')}"
+    hub.add("model", repo_id, {**files, name: flipped(files[name])})
+    with pytest.raises(Failed, match=rf"{name}|manifest") as failed:
+        reader.do("load", place=repo_id)
+    assert failed.value.kind == "BundleError" and "accept" not in failed.value.text
+
+
+def relabeled(data: bytes) -> bytes:
+    """A parquet file of cases with the first case's label changed: well formed, and another answer."""
+    table = pq.read_table(io.BytesIO(data))
+    labels = table.column("label").to_pylist()
+    column = pa.array([(labels[0] + 1) % 3, *labels[1:]], table.schema.field("label").type)
+    out = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index("label"), table.schema.field("label"), column), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("damage", [flipped_picture, relabeled])
+def test_cases_that_are_not_those_published_are_refused(published, hub, reader, damage):
+    cases = hub.repos["dataset", f"{HEAD}-cases"].files
+    files, name = hub.repos["model", HEAD].files, f"lab/{damage.__name__.replace('_', '-')}"
+    part = next(file for file in cases if file.startswith("data/train"))
+    hub.add("dataset", f"{name}-cases", {**cases, part: damage(cases[part])})
+    config = json.loads(files["config.json"])
+    config["published"]["cases"] |= {"repo_id": f"{name}-cases", "revision": "main"}
+    hub.add("model", name, with_config(files, config))
+    with pytest.raises(Failed, match="not those that it was published with|cannot be read|do not fit") as failed:
+        reader.do("load", place=name)
+    assert failed.value.kind == "BundleError"
+
+
+def test_an_edited_card_on_the_hub_is_no_damage(published, hub, reader):
+    files = hub.repos["model", HEAD].files
+    hub.add("model", "lab/own-card", {**files, "README.md": b"# My own card\n"})
+    assert reader.do("load", place="lab/own-card") == "own-card"
 
 
 def test_a_backbone_that_is_not_there_or_not_the_one(refused, reader, encoders):

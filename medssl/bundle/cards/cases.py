@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from huggingface_hub import DatasetCardData, RepoCard
+from huggingface_hub import DatasetCardData
 
-from medssl.bundle.cards.model import Places, licence_fields
+from medssl.bundle.cases import SPLITS
+from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
-from medssl.hub.card_signature import MANAGED, sign
+from medssl.hub.card_signature import managed_metadata, sign
+from medssl.hub.licenses import license_fields
+from medssl.templates import environment
+from medssl.text import printable
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
 
+TEMPLATE = environment("medssl.bundle", "cards").get_template("cases.md.jinja")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -22,77 +27,43 @@ def size_category(count: int) -> str:
     return next((name for limit, name in SIZES if count < limit), "1M<n<10M")
 
 
-def split_table(bundle: Bundle) -> str:
-    """Images and groups of each split, and images of each label, as a Markdown table."""
+def split_counts(bundle: Bundle) -> list[dict]:
+    """Images and groups of each split that there is, and `counts` of its images by label, in the labels' order."""
     rows = bundle.cases.select_columns(["split", "label", "group_id"]).with_format(None)[:]
-    lines = [f"| split | images | groups | {' | '.join(bundle.labels)} |", "| --- " * (3 + len(bundle.labels)) + "|"]
-    for split in dict.fromkeys(sorted(rows["split"], key=("train", "val", "test").index)):
+    counted = []
+    for split in SPLITS:
         inside = [index for index, name in enumerate(rows["split"]) if name == split]
         labels = Counter(rows["label"][index] for index in inside)
-        counts = " | ".join(str(labels[number]) for number in range(len(bundle.labels)))
-        lines.append(f"| {split} | {len(inside)} | {len({rows['group_id'][i] for i in inside})} | {counts} |")
-    return "\n".join(lines)
+        counts = [labels[number] for number in range(len(bundle.labels))]
+        groups = len({rows["group_id"][index] for index in inside})
+        counted.append({"split": split, "images": len(inside), "groups": groups, "counts": counts})
+    return [part for part in counted if part["images"]]
 
 
-def write_cases_card(bundle: Bundle, places: Places, images: bool, managed: str = "") -> str:
-    """The data set's README.md; `managed` is the card on the Hub, whose `dataset_info` and `configs` are kept."""
-    task, head = bundle.task, bundle.head
-    kept = RepoCard(managed, ignore_metadata_errors=True).data.to_dict() if managed else {}
-    metadata = DatasetCardData(
-        **licence_fields(task.licence),
-        pretty_name=f"{task.title}: medssl cases",
+def cases_metadata(bundle: Bundle, managed: str) -> DatasetCardData:
+    """The data set card's metadata, as the Hub reads it; see `write_cases_card` for `managed`."""
+    task = bundle.task
+    return DatasetCardData(
+        **license_fields(task.license),
+        pretty_name=f"{printable(task.title)}: medssl cases",
         task_categories=["image-classification"],
         size_categories=[size_category(len(bundle.cases))],
         tags=["medssl", "medical-imaging", "embeddings", *(["synthetic"] if task.synthetic else [])],
-        **{key: kept[key] for key in MANAGED if key in kept},
+        **managed_metadata(managed),
     )
-    thumbnail = "a thumbnail, JPEG" if images else "empty: the thumbnails were left out"
-    text = f"""---
-{metadata.to_yaml()}
----
 
-# {task.title}: medssl cases
 
-> {NOT_FOR_DIAGNOSIS}
-{f"> {SYNTHETIC}{chr(10)}" if task.synthetic else ""}
-## What it is
-
-The cases that [`{places.head}`](https://huggingface.co/{places.head}) was fitted and measured on, embedded by
-`{places.backbone}` (revision `{places.backbone_revision}`, pooling `{head.pooling}`). Similar cases are searched in the
-train split only.
-
-{split_table(bundle)}
-
-| column | holds |
-| --- | --- |
-| id | a hash of the original image's pixels |
-| image | {thumbnail} |
-| label | one of {", ".join(bundle.labels)} |
-| split | train, val or test |
-| group_id | patient or slide; a group is wholly in one split |
-| source | where the image comes from |
-| embedding | {head.embedding_dim} float32 numbers, not normalised |
-
-## Not for diagnosis
-
-{NOT_FOR_DIAGNOSIS}
-
-## Where the images come from
-
-- Modality: {task.modality}
-- Data: {task.data}
-- Licence: {task.licence}
-- Citation: {task.citation}
-
-The rights in the images stay with their source; an embedding can tell something of the image it was made from.
-
-## How to use
-
-```python
-from datasets import load_dataset
-from medssl import CaseLibrary
-
-library = CaseLibrary(load_dataset("{places.cases}")["train"])
-```
-"""
-    return sign(text)
+def write_cases_card(bundle: Bundle, repos: BundleRepos, images: bool, managed: str = "") -> str:
+    """The data set's README.md; `managed` is the card on the Hub, whose `dataset_info` and `configs` are taken over."""
+    return sign(
+        TEMPLATE.render(
+            metadata=cases_metadata(bundle, managed).to_yaml(),
+            not_for_diagnosis=NOT_FOR_DIAGNOSIS,
+            synthetic=SYNTHETIC,
+            task=bundle.task,
+            head=bundle.head,
+            repos=repos,
+            images=images,
+            splits=split_counts(bundle),
+        )
+    )
