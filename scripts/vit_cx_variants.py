@@ -14,14 +14,14 @@ from medssl.explain.score import margin_score
 from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
 
 
-class FullNoise(ViTCX):
-    """As published: 2N forwards."""
+class FirstOrderNoise(ViTCX):
+    """The noise term by gradients: N + 3 passes."""
 
-    method, title = "full", "noise term by N more forwards"
+    method, title = "first_order", "noise term by gradients"
 
     def saliency(self, view: View, **options: Any) -> Saliency:  # noqa: ANN401
-        """The map with the noise term as published."""
-        return super().saliency(view, noise="full", **options)
+        """The map with the noise term by gradients."""
+        return super().saliency(view, noise="first_order", **options)
 
 
 class NoNoiseTerm(ViTCX):
@@ -85,7 +85,7 @@ class HeadSelected(Selected):
 
 
 VARIANTS: tuple[type[Explainer], ...] = (
-    FullNoise,
+    FirstOrderNoise,
     NoNoiseTerm,
     Margin,
     BlurredViTCX,

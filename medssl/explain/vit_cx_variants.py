@@ -1,7 +1,7 @@
 """ViT-CX otherwise than published, in the three ways that were measured to be more faithful on some task.
 
-Each wins beyond the interval of insertion minus deletion on some validation splits and not on others (README), and two
-of them cost more; so none is the default.
+Each wins beyond the interval of insertion minus deletion on some validation splits and not on others
+(docs/explainers.md), and two of them cost more; so none is the default.
 """
 
 from __future__ import annotations

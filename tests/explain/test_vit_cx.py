@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from medssl.backbones.backbone import Backbone, shared_backbone
 from medssl.errors import BundleError
@@ -17,9 +15,9 @@ from medssl.explain import ViTCX
 from medssl.explain.causal_masks import causal_masks, extreme_rows, interpolation_matrix
 from medssl.explain.explanation import to_unit_range
 from medssl.explain.score import case_score
-from medssl.explain.vit_cx import NOISE_STD
 from medssl.heads.head import ClassificationHead
 from medssl.images.preprocess import Preprocess
+from tests.explain.plain_vit_cx import plain_masks, plain_saliency
 from tests.models import save_model
 
 FAMILIES = {"dinov2": 14, "dinov2-registers": 14, "vit": 16, "deit": 16, "resnet": 32}
@@ -44,51 +42,6 @@ def picture(width=90, height=60, seed=0):
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def plain_masks(maps, size, threshold):
-    """The paper's masks, one obvious step after the other, all at pixel size."""
-    upsampled = torch.nn.functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-    masks = [(m - m.min()) / (m.max() - m.min()) for m in upsampled if m.max() > m.min()]
-    distances = np.zeros((len(masks), len(masks)))
-    for i, a in enumerate(masks):
-        for j, b in enumerate(masks):
-            distances[i, j] = 0 if i == j else 1 - float((a * b).sum() / a.norm() / b.norm())
-    tree = linkage(squareform(np.clip((distances + distances.T) / 2, 0, None), checks=False), "complete")
-    # scikit-learn merges strictly below the threshold
-    labels = fcluster(tree, np.nextafter(threshold, 0), "distance")
-    summed = [torch.stack([masks[i] for i in np.flatnonzero(labels == c)]).sum(0) for c in sorted(set(labels))]
-    return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in summed])
-
-
-def plain_saliency(backbone, head, image, masks, index, seed, noise="full"):
-    """The paper's algorithm mask by mask; with noise "first_order" its second term by gradients, pixel by pixel."""
-    pixels = backbone.pixels([image], head.preprocess)[0]
-
-    def probability(x):
-        return head.probabilities(backbone.forward(x[None]).pool(head.pooling))[0, index]
-
-    def gradient(x):
-        x = x.clone().requires_grad_(True)
-        probability(x).backward()
-        return x.grad
-
-    generator = torch.Generator().manual_seed(seed)
-    if noise == "first_order":
-        drawn = NOISE_STD * torch.randn(1, *pixels.shape, generator=generator)[0]
-        effect = (gradient(pixels + drawn) - gradient(pixels - drawn)) * drawn / 4
-    total, cover = torch.zeros(pixels.shape[1:]), torch.zeros(pixels.shape[1:])
-    for mask in masks:
-        drawn = NOISE_STD * torch.randn(*pixels.shape, generator=generator) * (1 - mask)
-        with torch.no_grad():
-            score = probability(pixels * mask + drawn)
-            if noise == "full":
-                score = score - probability(pixels + drawn) + probability(pixels)
-            elif noise == "first_order":
-                score = score - (effect * (1 - mask) ** 2).sum()
-        total += score * mask
-        cover += mask
-    return (total / cover.clamp(min=1e-8) / len(masks)).numpy()
 
 
 @pytest.mark.parametrize("noise", ["first_order", "full", "none"])
