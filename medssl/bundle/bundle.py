@@ -20,6 +20,7 @@ from medssl.bundle.storage import Contents, read_contents, write_contents
 from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
+from medssl.explain.choice import ExplainerChoice
 from medssl.explain.explainer import Explainer
 from medssl.explain.likeness import Likeness, explain_likeness
 from medssl.explain.registry import available_explainers, make_explainer
@@ -82,6 +83,11 @@ class Bundle:
     def explainers(self) -> dict[str, str]:
         """The explainers that this backbone and head can do: method -> title, ViT-CX first."""
         return available_explainers(self.backbone, self.head)
+
+    @property
+    def explainer_choice(self) -> ExplainerChoice:
+        """The explainer that `method="auto"` means, and why: what the build measured on validation."""
+        return ExplainerChoice.of(self.metrics)
 
     def make_explainer(self, method: str) -> Explainer:
         """The explainer of that name. Raises BundleError for one that does not exist or fit."""

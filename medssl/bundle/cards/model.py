@@ -10,6 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from medssl.backbones.registry import BACKBONES
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
+from medssl.explain.choice import AUTO
+from medssl.heads.choice import describe_choice
 from medssl.heads.patch import PatchHead
 from medssl.hub.card_signature import sign
 from medssl.metrics.coverage import format_coverage
@@ -165,6 +167,16 @@ def faithfulness_text(found: dict | None) -> str:
     return f"{where}: {asked}\n\n{format_metrics(found)}"
 
 
+def head_choice_text(metrics: dict) -> str:
+    """How the kind of head was chosen, as an item of a list; nothing for a bundle of before there was a choice."""
+    return f"- {describe_choice(metrics['head_choice'])}\n" if "head_choice" in metrics else ""
+
+
+def first_heatmap_text(bundle: Bundle) -> str:
+    """Which explainer is shown first, and why, as a paragraph; nothing where none was checked."""
+    return f"{bundle.explainer_choice.line(AUTO)}\n\n" if "explainer_check" in bundle.metrics else ""
+
+
 def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = None, licence: str = LICENCE) -> str:
     """The bundle's README.md: metadata, then given, derived and measured facts, in Markdown.
 
@@ -205,7 +217,7 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
 {fitted.get("train_groups", "?")} groups, {fitted.get("val_images", "?")} validation images of \
 {fitted.get("val_groups", "?")} groups (a group, one patient or slide, is wholly in one split)
 - Settings: {settings}, class weight {fitted.get("class_weight", "not stated")}, seed {fitted.get("seed", "not stated")}
-
+{head_choice_text(bundle.metrics)}
 ### Audit of the data
 
 {audit}
@@ -224,7 +236,7 @@ Temperature {head.temperature:.3f}, fitted on the validation images. Thresholds:
 
 ## Explanation faithfulness
 
-{faithfulness_text(bundle.metrics.get("faithfulness"))}
+{first_heatmap_text(bundle)}{faithfulness_text(bundle.metrics.get("faithfulness"))}
 
 ## Limits
 
