@@ -35,6 +35,7 @@ COLUMNS = (
     "method",
     *CURVES,
     "beats_random",
+    "explained_by",
 )
 
 
@@ -111,7 +112,7 @@ def check_question(client: Any, options: argparse.Namespace) -> None:  # noqa: A
     if options.task and options.task not in tasks:
         raise CannotRunError(f"The app has no task {options.task!r}. It has: {', '.join(tasks)}.")
     labels = tasks[options.task] if options.task else sorted({label for each in tasks.values() for label in each})
-    known = {method for task in listed for method in task["explainers"]}
+    known = {"auto"} | {method for task in listed for method in task["explainers"]}
     if options.method not in known:
         raise CannotRunError(f"There is no explainer {options.method!r}. Allowed: {', '.join(sorted(known))}.")
     if options.target and options.target not in labels:
@@ -124,7 +125,7 @@ def busy(wait: float) -> str:
 
 
 def keep_pictures(result: dict, file: Path, number: int, folder: Path) -> None:
-    """Copy the heatmap and overlay into the folder and put their new places into the result."""
+    """Copy the heatmap and overlay, where there are some, into the folder and put their new places into the result."""
     for kind in ("heatmap", "overlay"):
         place = folder / f"{number:04d}-{file.stem}.{kind}.png"
         shutil.copyfile(result["explanation"][kind], place)
@@ -152,7 +153,7 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
             ),
             options.wait,
         )
-        if options.explain:
+        if result["explanation"]:
             keep_pictures(result, file, number, Path(options.explain))
     except AppError as error:
         return {"file": str(file), "error": str(error)}
@@ -174,6 +175,7 @@ def as_row(answer: dict) -> dict:
         **{key: answer.get(key, "") for key in ("file", "task", "error")},
         **{key: prediction.get(key, "") for key in ("label", "probability", "familiarity", "familiar")},
         **{key: explanation.get(key, "") for key in ("target", "evidence", "method")},
+        "explained_by": answer.get("explained_by", ""),
         **{name: figure["value"] for name, figure in figures.items()},
         "beats_random": figures[CURVES[-1]]["beats"] if figures else "",
         "prediction_set": " ".join(prediction.get("prediction_set", [])),
@@ -237,7 +239,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="", help="class to explain (default: the predicted one)")
     parser.add_argument("--top-k", type=int, default=6, help="similar cases an image, 1 to 50 (default %(default)s)")
     parser.add_argument("--explain", metavar="DIR", help="also compute heatmaps and put them, with overlays, here")
-    parser.add_argument("--method", default="vit_cx", help="explainer of the heatmaps (default %(default)s)")
+    parser.add_argument(
+        "--method",
+        default="auto",
+        help="explainer of the heatmaps; auto (default): the one that each task's bundle was built to show first",
+    )
     parser.add_argument(
         "--verify", action="store_true", help="delete and insert each heatmap's pixels (with --explain)"
     )
