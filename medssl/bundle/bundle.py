@@ -87,7 +87,7 @@ class Bundle:
     @property
     def explainer_choice(self) -> ExplainerChoice:
         """The explainer that `method="auto"` means, and why: what the build measured on validation."""
-        return ExplainerChoice.of(self.metrics)
+        return ExplainerChoice.of(self.metrics, self.explainers)
 
     def make_explainer(self, method: str) -> Explainer:
         """The explainer of that name. Raises BundleError for one that does not exist or fit."""

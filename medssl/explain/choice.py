@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from medssl.explain.check import FEWEST_GROUPS, beats_random, choose_explainer
@@ -24,9 +24,13 @@ class ExplainerChoice:
     figures: Mapping[str, Mapping] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, metrics: Mapping) -> ExplainerChoice:
-        """The choice that stands in a bundle's metrics; one without figures for a bundle that was not checked."""
-        return cls(metrics.get("explainer_check", {}).get("explainers", {}))
+    def of(cls, metrics: Mapping, available: Container[str] = EXPLAINERS) -> ExplainerChoice:
+        """The choice that stands in a bundle's metrics, among the explainers that are available here.
+
+        Without figures for a bundle that was not checked.
+        """
+        found = metrics.get("explainer_check", {}).get("explainers", {})
+        return cls({method: figures for method, figures in found.items() if method in available})
 
     @property
     def groups(self) -> int:
@@ -49,7 +53,7 @@ class ExplainerChoice:
 
     def line(self, method: str) -> str:
         """Which explainer shows what was asked for ("auto" or a method's name), why, and by how much."""
-        if method != AUTO:
+        if method not in (AUTO, self.method):
             return self.line_by_hand(method)
         if not self.checked:
             return f"{ViTCX.title}, {self.why_not_checked()}."

@@ -16,6 +16,7 @@ BEATS, LESS, NOT = figures(0.2, 0.1, 0.3), figures(0.15, 0.05, 0.25), figures(0.
 def test_vit_cx_that_beats_random():
     choice = ExplainerChoice({"vit_cx": LESS, "grad_cam": BEATS})
     assert choice.method == choice.resolve(AUTO) == "vit_cx" and choice.resolve("rise") == "rise"
+    assert choice.line("vit_cx") == choice.line(AUTO), "the chosen one by its name is no other answer"
     assert choice.line(AUTO) == (
         "ViT-CX, which beats random maps on validation: insertion minus deletion +0.150 [+0.050, +0.250] against "
         "theirs, 24 images of 20 groups."
@@ -39,7 +40,7 @@ def test_none_is_said():
 
 @pytest.mark.parametrize("method", ["vit_cx", "grad_cam"])
 def test_by_hand_the_figures_are_said_too(method):
-    choice = ExplainerChoice({"vit_cx": NOT, "grad_cam": BEATS})
+    choice = ExplainerChoice({"vit_cx": NOT, "grad_cam": LESS, "gradient_rollout": BEATS})
     said = "does not beat" if method == "vit_cx" else "beats"
     assert f"chosen by hand; on validation it {said} random maps: insertion minus deletion" in choice.line(method)
     assert choice.line("rise") == ("RISE, chosen by hand; not checked against random maps when this bundle was built.")
@@ -57,3 +58,9 @@ def test_too_few_groups_are_no_check():
     assert not choice.checked and choice.method == "vit_cx"
     assert "only 5 groups of validation images were measured against random maps, and 6" in choice.line(AUTO)
     assert "only 5 groups" in choice.line("grad_cam")
+
+
+def test_what_this_model_cannot_do_is_never_chosen():
+    record = {"explainer_check": {"explainers": {"vit_cx": NOT, "grad_cam": BEATS, "of_later": BEATS}}}
+    assert ExplainerChoice.of(record).method == "grad_cam"
+    assert ExplainerChoice.of(record, {"vit_cx": "ViT-CX"}).method is None
