@@ -36,7 +36,7 @@ from medssl.images import thumbnails
 from medssl.images.preprocess import Preprocess
 
 # Patch tokens of train and validation beyond this are not computed only to try a patch head: their time grows alike.
-MOST_TOKEN_BYTES = 4 * 2**30
+MOST_TOKEN_BYTES = 2**30
 
 
 @dataclass(frozen=True)
