@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from medssl.web.guard import GuardRules, Uploads, allowed_hosts, name_of
+from medssl.web.guard import GuardRules, host_name
+from medssl.web.traffic import UploadedBytes
 from medssl.web.upload_folders import PREFIX, start_of, sweep, upload_folder
 from tests.conftest import ROOT
 
@@ -86,7 +87,7 @@ def test_one_client_cannot_fill_the_queue(app):
 
 
 def test_what_may_be_uploaded_in_a_minute():
-    uploads = Uploads(most=100)
+    uploads = UploadedBytes(most=100)
     assert uploads.add("a", 60) and uploads.add("b", 90) and not uploads.add("a", 60)
 
 
@@ -94,16 +95,20 @@ def test_what_may_be_uploaded_in_a_minute():
     ("netloc", "name"), [("a.b:80", "a.b"), ("[::1]:9", "::1"), ("A.B", "a.b"), ("", ""), ("[x", "")]
 )
 def test_the_name_in_a_header(netloc, name):
-    assert name_of(netloc) == name
+    assert host_name(netloc) == name
 
 
 def test_rules(monkeypatch):
     monkeypatch.setenv("MEDSSL_ALLOWED_HOSTS", "demo.example, other.example")
     monkeypatch.setenv("SPACE_HOST", "me-medssl.hf.space")
-    rules = GuardRules(allowed_hosts("0.0.0.0", ["third.example"], share=True))
+    rules = GuardRules.of("0.0.0.0", ["third.example"], share=True)
     for name in ("demo.example", "other.example", "third.example", "me-medssl.hf.space", "abc.gradio.live", "10.0.0.7"):
-        assert rules.knows(name)
-    assert not rules.knows("evil.example") and not rules.knows("") and not rules.knows("gradio.live.evil.example")
+        assert rules.answers_to(name)
+    assert (
+        not rules.answers_to("evil.example")
+        and not rules.answers_to("")
+        and not rules.answers_to("gradio.live.evil.example")
+    )
 
 
 def test_uploads_of_a_killed_process_are_swept(tmp_path, monkeypatch):
