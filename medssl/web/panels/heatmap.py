@@ -168,6 +168,7 @@ class HeatmapPanel(Panel):
         if choice.resolve(method) is not None:
             try:
                 with visit.run(HEATMAP, progress) as tell, self.service.turn():
+                    tell(0.0, "Explaining the class")
                     opened = visit.analyzer(task, bundle)
                     explanation = opened.explanation(target or None, method, tell)
             except Stopped:
