@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "medssl"
 ORDER = [
-    {"errors", "files", "runtime", "templates"},
+    {"errors", "files", "runtime", "templates", "text"},
     {"images", "metrics", "hub"},
     {"data"},
     {"backbones"},

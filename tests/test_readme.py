@@ -1,4 +1,4 @@
-"""The README's snippets, run as they stand: only the address, the files and the task's words are the tests' own."""
+"""The snippets of README and docs, as they stand: only address, files and the task's words are the tests' own."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.conftest import ROOT
 from tests.pictures import dicom
 
 
-def snippets(section: str) -> list[str]:
-    """The code of a section, in order."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    body = re.search(rf"^## {section}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
+def snippets(section: str, page: str = "docs/api.md") -> list[str]:
+    """The code of a section of a page, in order."""
+    text = (ROOT / page).read_text("utf-8")
+    body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
     return re.findall(r"^```(?:bash|python)\n(.*?)^```", body, re.MULTILINE | re.DOTALL)
 
 
@@ -92,6 +92,19 @@ def test_mcp(run, expected):
 
 
 def test_python(run, place, expected):
-    (code,) = snippets("Use from Python")
+    code = "\n".join(snippets("Use from Python"))
     said = run(code + "\nimport json; print(json.dumps(analysis.to_dict()['prediction']))", *PYTHON)
     assert json.loads(said.splitlines()[-1]) == expected
+
+
+def test_the_readmes_own_lines(run, expected):
+    (code,) = snippets("Use", "README.md")
+    assert run(code, *PYTHON).startswith(expected["label"])
+
+
+def test_the_readme_ends_before_the_third_screen_and_its_links_lead_somewhere():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+    assert len(pages[0].read_text("utf-8").splitlines()) <= 160
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

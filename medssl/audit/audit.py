@@ -14,6 +14,7 @@ from medssl.audit.neighbors import Neighbors
 from medssl.audit.registry import CHECKS
 from medssl.audit.shortcuts import SOURCE, Shortcut
 from medssl.audit.subject import IMAGES, TABLE, VECTORS, Subject
+from medssl.text import printable
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Audit:
         )
 
     def table(self) -> str:
-        """The audit as readable text."""
+        """The audit as readable text, without control characters that file names or labels may hold."""
         counts = {level: sum(finding.severity == level for finding in self.findings) for level in ORDER}
         lines = [f"{self.images} images audited; findings: " + ", ".join(f"{n} {level}" for level, n in counts.items())]
         for found in self.findings:
@@ -61,7 +62,8 @@ class Audit:
             lines += [f"{'':48}- {example}" for example in found.examples[:3]]
             if found.count > 3 and found.examples:
                 lines.append(f"{'':48}- and {found.count - 3} more")
-        return "\n".join([*lines, *self.shortcut_lines(), *self.association_lines(), *self.neighbor_lines()])
+        lines += [*self.shortcut_lines(), *self.association_lines(), *self.neighbor_lines()]
+        return "\n".join(map(printable, lines))
 
     def shortcut_lines(self) -> list[str]:
         """What predicts the label, as lines of a table."""

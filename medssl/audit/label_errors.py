@@ -33,26 +33,26 @@ def cross_validated(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray,
 def suspects(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
     """The rows that confidently are of another class, with that class, most certain first.
 
-    A row counts for class j where p(j) reaches the mean p(j) of the images labeled j, and p(j) is the largest such; of
-    each (given, other) cell the confident joint's number of rows is kept (the paper's prune by noise rate).
+    A row counts for class j where p(j) reaches the mean p(j) of the images labeled j, and p(j) is the largest such.
+    The counts, scaled to the number of images of each given label, say how many rows of label i are of class j; so many
+    are named, those with the largest p(j) - p(i) above 0 (the paper's prune by noise rate).
     """
     classes = probabilities.shape[1]
     thresholds = np.array(
         [probabilities[labels == k, k].mean() if (labels == k).any() else np.inf for k in range(classes)]
     )
     confident = np.where(probabilities >= thresholds, probabilities, -1)
-    other = np.where(confident.max(1) >= 0, confident.argmax(1), labels)
-    margin = probabilities[np.arange(len(labels)), other] - probabilities[np.arange(len(labels)), labels]
+    counted = confident.max(1) >= 0
+    margins = probabilities - probabilities[np.arange(len(labels)), labels][:, None]
     joint = np.zeros((classes, classes))
-    np.add.at(joint, (labels, other), 1)
+    np.add.at(joint, (labels[counted], confident[counted].argmax(1)), 1)
     joint *= (np.bincount(labels, minlength=classes) / np.maximum(joint.sum(1), 1))[:, None]
-    rows = []
-    for given, meant in zip(*np.nonzero(joint), strict=True):
-        cell = np.flatnonzero((labels == given) & (other == meant) & (margin > 0)) if given != meant else []
-        rows += [
-            (int(row), int(meant)) for row in sorted(cell, key=lambda row: -margin[row])[: round(joint[given, meant])]
-        ]
-    return sorted(rows, key=lambda pair: -margin[pair[0]])
+    best: dict[int, int] = {}
+    for given, meant in np.argwhere(joint > 0).tolist():
+        cell = np.flatnonzero((labels == given) & (margins[:, meant] > 0))
+        for row in cell[np.argsort(-margins[cell, meant], kind="stable")][: round(joint[given, meant])].tolist():
+            best[row] = max(meant, best.get(row, meant), key=lambda label: margins[row, label])
+    return sorted(best.items(), key=lambda pair: -margins[pair])
 
 
 def check_label_errors(subject: Subject) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medssl.audit.balance import BALANCE
 from medssl.audit.confounds import CONFOUNDS
 from medssl.audit.duplicates import DUPLICATES
+from medssl.audit.group_sizes import GROUP_SIZES
 from medssl.audit.group_splits import GROUP_SPLITS
 from medssl.audit.label_errors import LABEL_ERRORS
 from medssl.audit.label_names import LABEL_NAMES
@@ -17,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     READABLE,
     DUPLICATES,
     GROUP_SPLITS,
+    GROUP_SIZES,
     LABEL_NAMES,
     BALANCE,
     CONFOUNDS,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from medssl.cli.run import named_folders
+from medssl.text import printable
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -69,6 +70,6 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"\n{bundle.task.title}: {counts}, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
     for finding in metrics["audit"]["findings"]:
-        print(f"{finding['severity']}: {finding['message']}")
+        print(f"{finding['severity']}: {printable(finding['message'])}")
     print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")
     return 0

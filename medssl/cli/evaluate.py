@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medssl.cli.run import named_folders
+from medssl.text import printable
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -47,7 +48,8 @@ def main(given: Sequence[str] | None = None) -> int:
             "counted."
         )
     if metrics["unreadable"]:
-        print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {', '.join(metrics['unreadable'][:3])}")
+        first = printable(", ".join(metrics["unreadable"][:3]))
+        print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {first}")
     print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
     print(f"\n{format_coverage(metrics['classification'])}\n\n{' '.join(bundle.head.thresholds.promise())}\n")

@@ -18,6 +18,7 @@ VERBS = {
     "query": "send images to a running app",
     "serve": "start the page and its API",
     "demo": "start the page over the synthetic demo bundles, offline",
+    "doctor": "what this machine and installation are: versions, precision, caches, whether Hub and Qdrant answer",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medssl.errors import MedSSLError
+from medssl.text import printable
 
 CANNOT_RUN = 2
 INTERRUPTED = 130
@@ -17,7 +18,7 @@ def run(main: Callable[[], int]) -> None:
     try:
         code = main()
     except MedSSLError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = CANNOT_RUN
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

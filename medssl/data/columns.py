@@ -15,16 +15,20 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "file_name": ("filename", "file", "filepath", "path", "image", "imagename", "imagefile", "imagepath", "img"),
     "label": ("label", "class", "classname", "category", "diagnosis", "target"),
     "split": ("split", "fold", "subset", "partition", "set", "usage"),
-    "group_id": (
-        *("groupid", "group", "patientid", "patient", "patientnumber", "patientname", "pid", "mrn"),
-        *("subjectid", "subject", "participantid", "participant", "personid", "person", "donorid", "donor"),
-        *("caseid", "case", "animalid", "animal", "specimenid", "specimen", "slideid", "slide", "wsi", "wsiid"),
-        *("studyid", "study", "studyinstanceuid", "examid", "exam", "seriesid", "series", "seriesinstanceuid"),
-        *("volumeid", "volume", "scanid", "cluster", "clusterid"),
-    ),
+    "group_id": ("pid", "mrn", "ptid"),  # and GROUP
     "source": ("source", "site", "center", "centre", "hospital", "institution", "origin", "scanner"),
     **{name: (name.replace("_", ""),) for name in BOX_COLUMNS},
 }
+# Whom or what the images of one group come from, with what people add to say "its name".
+BEINGS = "patient|pat|pt|subject|subj|sub|participant|person|individual|client|donor|animal|mouse|rat|dog|case|specimen"
+THINGS = "group|lesion|slide|wsi|study|exam|examination|accession|series|volume|scan|cluster"
+NAMED = "id|ids|identifier|name|key|code|uid|uuid|instanceuid|hash|barcode|submitterid|pseudonym"
+# A number tells patients apart; of a slide or series it often only counts within one patient.
+COUNTED = "no|nr|num|number|index|idx"
+HIDDEN = "(anon|anonymi[sz]ed|deidentified|hashed|pseudo|pseudonymi[sz]ed|bcr)?"
+GROUP = re.compile(
+    rf"{HIDDEN}(({BEINGS})s?({NAMED}|{COUNTED})?|accession(no|nr|number)|({THINGS})s?({NAMED})?){HIDDEN}"
+)
 NEEDED = ("file_name", "label")
 # Several of these may stand in one table: each is read, and the coarsest is the group.
 SEVERAL = ("group_id",)
@@ -35,12 +39,19 @@ def squashed(header: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", header)).lower()
 
 
+def means(cell: str, name: str) -> bool:
+    """Whether a header cell means one of our columns."""
+    plain = squashed(cell)
+    return plain in SYNONYMS[name] or (name == "group_id" and GROUP.fullmatch(plain) is not None)
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which header cells hold what (`ours -> cells as written`), and what is to be said of it."""
 
     cells: dict[str, list[str]]
     notes: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     def one(self, name: str) -> str | None:
         """The cell that holds one of our columns, None where the table has none."""
@@ -64,8 +75,8 @@ def read_header(header: Sequence[str], place: str, needed: Sequence[str] = NEEDE
         raise DataError(f"{place} has two columns of one name: {', '.join(map(repr, twice))}. Keep one of them.")
     cells: dict[str, list[str]] = {}
     notes: list[str] = []
-    for name, others in SYNONYMS.items():
-        meant = [cell for cell in written if squashed(cell) in others]
+    for name in SYNONYMS:
+        meant = [cell for cell in written if means(cell, name)]
         kept = meant if name in SEVERAL else exact_first(name, meant)
         if len(kept) > 1 and name not in SEVERAL:
             raise DataError(
@@ -83,7 +94,8 @@ def read_header(header: Sequence[str], place: str, needed: Sequence[str] = NEEDE
             "Name the columns file_name and label, and optionally split, group_id and source."
         )
     used = {cell for kept in cells.values() for cell in kept}
-    unused = [repr(cell) for cell in written if cell not in used]
+    unused = [cell for cell in written if cell not in used]
     if unused:
-        notes.append(f"{place}: not used: the column{'s' if len(unused) > 1 else ''} {', '.join(unused)}.")
-    return Columns(cells, notes)
+        several = "s" if len(unused) > 1 else ""
+        notes.append(f"{place}: not used: the column{several} {', '.join(map(repr, unused))}.")
+    return Columns(cells, notes, unused)

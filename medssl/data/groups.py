@@ -9,11 +9,25 @@ from collections.abc import Mapping, Sequence
 from medssl.data.rows import NO_GROUP
 from medssl.errors import DataError
 
+# From how many values, of at most what share of the rows, with one label for at least what share of the values, a
+# column without a known name looks like one of groups.
+FEWEST_GROUPS, REPEATING, ONE_LABEL = 10, 0.7, 0.95
+
 
 def group_key(text: str) -> str:
     """A group's name as it is compared: without blanks around it, case, and the ".0" that a spreadsheet adds."""
     plain = unicodedata.normalize("NFKC", text).strip().casefold()
     return re.sub(r"^(\d+)\.0+$", r"\1", plain)
+
+
+def looks_like_groups(cells: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether a column's values are many, repeat, and go with one label each, as patients' names do."""
+    seen: dict[str, set[str]] = {}
+    for cell, label in zip(cells, labels, strict=True):
+        if group_key(cell) not in NO_GROUP:
+            seen.setdefault(group_key(cell), set()).add(label)
+    of_one_label = sum(len(found) == 1 for found in seen.values())
+    return FEWEST_GROUPS <= len(seen) <= REPEATING * len(cells) and of_one_label >= ONE_LABEL * len(seen)
 
 
 def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place: str) -> tuple[list[str], list[str]]:

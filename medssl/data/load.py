@@ -17,6 +17,7 @@ from medssl.data.rows import BOX_COLUMNS, COLUMNS
 from medssl.data.table import find_table, table_rows
 from medssl.errors import DataError, ImageError
 from medssl.images.read import read_image
+from medssl.text import printable
 
 
 def read_record(record: Mapping) -> PILImage.Image:
@@ -67,5 +68,10 @@ def load_folder(folder: Path) -> Dataset:
             "metadata.csv with the columns file_name,label."
         )
     boxes = {name: Value("float32") for name in BOX_COLUMNS if name in rows[0]}
-    dataset = Dataset.from_list(rows, features=Features({**COLUMNS, **boxes}))
+    try:
+        dataset = Dataset.from_list(rows, features=Features({**COLUMNS, **boxes}))
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{folder} holds a file or folder whose name is not UTF-8 ({printable(str(error.object))}). Rename it."
+        ) from error
     return with_notes(dataset, [*notes, *about_masks])

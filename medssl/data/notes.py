@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
+from medssl.text import printable
+
 
 def with_notes(dataset: Dataset, notes: Sequence[str]) -> Dataset:
     """The data set with these sentences as its description, which selections and added columns keep."""
-    dataset.info.description = "\n".join(notes)
+    dataset.info.description = "\n".join(map(printable, notes))
     return dataset
 
 

@@ -16,10 +16,12 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
-# What R, pandas, spreadsheets and their kin write, or read, for "no value".
-NO_VALUE = {"", "na", "nan", "<na>", "n/a", "#n/a", "null"}
+# What R, pandas, spreadsheets and their kin write, or read, for "no value" or for a formula that failed.
+NO_VALUE = {"", "na", "nan", "nat", "<na>", "n/a", "n.a.", "#na", "#n/a", "null", "#null!"}
+NO_VALUE |= {"#ref!", "#value!", "#name?", "#div/0!", "#num!"}
 # People also write these where nothing is known; a class may be called so, a group is not.
-NO_GROUP = NO_VALUE | {"none", "unknown", "-", "?"}
+NO_GROUP = NO_VALUE | {"none", "nil", "unknown", "unk", "not known", "missing", "not available", "not applicable"}
+NO_GROUP |= {"tbd", "anonymous", "anonymized", "anonymised", "anon", "undefined", ".", "-", "--", "---", "?", "??", "*"}
 TEXT = Value("string")
 COLUMNS = {
     "image": Image(decode=False),

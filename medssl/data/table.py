@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medssl.data.columns import Columns, read_header
-from medssl.data.groups import read_groups
+from medssl.data.groups import looks_like_groups, read_groups
 from medssl.data.rows import BOX_COLUMNS, NO_VALUE, SPLIT_NAMES, base_row, box_values, split_name
 from medssl.errors import DataError
 
@@ -66,6 +66,14 @@ def table_rows(path: Path) -> tuple[list[dict], list[str]]:
     )
     for row, group in zip(rows, groups, strict=True):
         row["group_id"] = group
+    if "group_id" not in cells:
+        for cell in columns.unused:
+            values = [line[position[cell]] for _, line in numbered]
+            if looks_like_groups(values, [row["label"] for row in rows]):
+                notes.append(
+                    f"{path.name}: the values of {cell!r} repeat and go with one label each, as patients do. Call it "
+                    "group_id if the images of one must stay on one side of a split."
+                )
     blank = [index for index, cell in enumerate(header) if not cell.strip()]
     nameless = [index for index in blank if any(line[index].strip() for _, line in numbered)]
     if nameless:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,14 @@ class View:
 class Saliency:
     """A map `values [h, w]` float32 in the model's frame, any scale, higher is more important, and what it cost.
 
-    `evidence` is False where nothing the explainer did moved the score.
+    `evidence` is False where nothing the explainer did moved the score; `settings` are those that made the map.
     """
 
     values: np.ndarray
     masks: int
     forward_passes: int
     evidence: bool
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 class Explainer:
@@ -118,4 +119,5 @@ class Explainer:
             seconds=time.perf_counter() - started,
             seed=seed,
             evidence=found.evidence and bool(heatmap.any()),
+            settings=found.settings,
         )

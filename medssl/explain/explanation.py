@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ class Explanation:
 
     `method` names the explainer, `target` the class (or case) explained and `probability` its probability (or cosine).
     `saliency [h, w]` is the unnormalised map in the model's frame. `evidence` is False where nothing the explainer did
-    moved that number; the heatmap is all zero then.
+    moved that number; the heatmap is all zero then. `settings` are those of the explainer, as plain JSON.
     """
 
     method: str
@@ -30,6 +30,7 @@ class Explanation:
     seconds: float
     seed: int
     evidence: bool
+    settings: dict[str, object] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The facts in plain JSON types, without the maps."""

@@ -18,7 +18,7 @@ from torch.nn.functional import layer_norm
 from medssl.backbones.backbone import Backbone, Encoding, blocks
 from medssl.errors import BackboneError, BundleError
 from medssl.explain.causal_masks import causal_masks
-from medssl.explain.explainer import Progress, View
+from medssl.explain.explainer import Progress, Saliency, View
 from medssl.explain.explanation import Explanation
 from medssl.explain.faithfulness import blur
 from medssl.explain.score import Score, as_score
@@ -38,6 +38,10 @@ class BlurredViTCX(ViTCX):
 
     method, title = "vit_cx_blur", "ViT-CX, blur instead of noise"
     paper = f"after {ViTCX.paper}"
+
+    def saliency(self, view: View, noise: str = "none", **options: Any) -> Saliency:  # noqa: ANN401
+        """As of ViT-CX; there is no noise whose effect had to be taken off."""
+        return super().saliency(view, noise, **options)
 
     def impacts(
         self, view: View, masks: torch.Tensor, _noise: str, batch_size: int | None, bulk: bool

@@ -79,7 +79,7 @@ def test_one_encode_serves_class_cases_and_explanation(built, data, monkeypatch)
     monkeypatch.setattr(bundle.backbone, "encode", lambda *a, **k: (counted.append(1), plain(*a, **k))[1])
     analysis = bundle.analyze(data / "blue" / "0.png")
     assert len(counted) == 1
-    assert analysis.explanation.forward_passes == analysis.explanation.masks + 3
+    assert analysis.explanation.forward_passes == 2 * analysis.explanation.masks
 
 
 def test_steps_grow_from_class_to_cases_to_heatmap(built, data):

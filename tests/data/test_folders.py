@@ -37,6 +37,70 @@ def test_what_a_folder_name_says(name, split):
     assert (kind_of(name) == "split") == bool(split)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("chest_train", "chest_test"), ("seg_train", "seg_val", "seg_test"), ("01_train", "02_val", "03_test"),
+        ("train-jpeg", "test-jpeg"), ("XrayTrain", "XrayTest"), ("train_1", "train_2", "test"),
+    ],
+)  # fmt: skip
+def test_splits_that_only_stand_beside_each_other_are_never_labels(tmp_path, names):
+    for index, top in enumerate(names):
+        for label in ("cyst", "stone"):
+            picture(tmp_path / top / label / "1.png", index)
+    dataset = load_data(tmp_path)
+    assert dataset.features["label"].names == ["cyst", "stone"]
+    sides = {name.split("/")[0]: split for name, split in zip(dataset["file_name"], dataset["split"], strict=True)}
+    assert all(split in ("train", "val", "test") and split in top.lower() for top, split in sides.items())
+
+
+def test_classes_that_hold_a_split_word_stay_classes(tmp_path):
+    for label in ("stress test", "blood test", "train driver"):
+        picture(tmp_path / label / "1.png")
+    assert load_data(tmp_path).features["label"].names == ["blood test", "stress test", "train driver"]
+
+
+@pytest.mark.parametrize(
+    "names", [("fold_1", "fold_2"), ("Fold1", "Fold2"), ("cv0", "cv1"), ("split1", "split2"), ("train", "holdout")]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_folds_are_refused_as_such(tmp_path, names, inside):
+    for top in names:
+        for label in ("cyst", "stone"):
+            picture(tmp_path / label / top / "1.png" if inside else tmp_path / top / label / "1.png")
+    with pytest.raises(DataError, match=f"holds .*{names[1] if names[0] == 'train' else names[0]}.*no classes"):
+        load_data(tmp_path)
+
+
+def test_numbered_parts_are_one_data_set_and_no_labels(tmp_path):
+    for part in ("images_001", "images_002", "part3"):
+        for label in ("cyst", "stone"):
+            picture(tmp_path / part / label / "1.png")
+    dataset = load_data(tmp_path)
+    assert dataset.features["label"].names == ["cyst", "stone"] and len(dataset) == 6
+    assert any("images_001, images_002, part3 are read as parts" in note for note in notes_of(dataset))
+
+
+def test_numbered_folders_inside_a_class_keep_their_slices_together(tmp_path):
+    for label in "ab":
+        for scan in range(3):
+            for index in range(2):
+                picture(tmp_path / label / f"{label}{scan}" / "images" / f"{index}.png", scan)
+                picture(tmp_path / label / f"img_00{scan}" / f"{index}.png", scan)
+    assert len(set(load_data(tmp_path)["group_id"])) == 9
+
+
+def test_names_that_are_no_utf8_are_refused_in_a_sentence(tmp_path):
+    for label in "ab":
+        picture(tmp_path / label / "1.png")
+    try:
+        (tmp_path / "a" / "1.png").rename(tmp_path / "a" / "\udcff.png")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError, match=r"not UTF-8 \(.*\\udcff\.png\)\. Rename"):
+        load_data(tmp_path)
+
+
 @pytest.mark.parametrize("names", [("train_set", "test_set"), ("Training data", "Testing data"), ("train", "valid")])
 def test_split_names_are_never_labels(tmp_path, names):
     for index, top in enumerate(names):

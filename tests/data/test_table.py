@@ -45,6 +45,9 @@ def crossing(dataset) -> int:
     [
         ("group_id"), (" group_id"), ("Group_ID "), ("Group ID"), ("group-id"), ("patient_id"), ("PatientID"),
         ("patient"), ("Subject"), ("subject_id"), ("case_id"), ("slide"), ("StudyInstanceUID"), ("Participant ID"),
+        ("Patient No."), ("patient_nr"), ("PatID"), ("pt_id"), ("subj_id"), ("subject_number"), ("case_submitter_id"),
+        ("bcr_patient_barcode"), ("lesion_id"), ("AccessionNumber"), ("mouse"), ("slide_name"), ("patient_key"),
+        ("anon_patient_id"), ("PATIENT_ID (anonymised)"), ("patients"), ("Series UID"), ("mrn"),
     ],
 )  # fmt: skip
 def test_no_patient_crosses_the_splits_whatever_the_column_is_called(tmp_path, header):
@@ -54,6 +57,23 @@ def test_no_patient_crosses_the_splits_whatever_the_column_is_called(tmp_path, h
     assert len(set(dataset["group_id"])) == 20
     said = any("read as group_id" in note for note in notes_of(dataset))
     assert said == (header != "group_id")
+
+
+@pytest.mark.parametrize("header", ["patient_age", "PatientSex", "slide_no", "series number", "patient_group_size"])
+def test_a_fact_about_a_patient_is_no_group(tmp_path, header):
+    dataset = load_data(write(tmp_path / "data", ["file_name", "label", header], patients(8)))
+    assert len(set(dataset["group_id"])) == 32 and any(repr(header) in note for note in notes_of(dataset))
+
+
+def test_a_column_of_unknown_name_that_looks_like_groups_is_said(tmp_path):
+    rows = [[*row, str(40 + index % 13)] for index, row in enumerate(patients())]
+    folder = write(tmp_path / "data", ["file_name", "label", "Paciente", "age"], rows)
+    said = [note for note in notes_of(load_data(folder)) if "Call it group_id" in note]
+    assert len(said) == 1 and "'Paciente'" in said[0]
+    folder = write(
+        tmp_path / "own", ["file_name", "label", "Paciente", "group_id"], [[*row[:3], row[2]] for row in rows]
+    )
+    assert not [note for note in notes_of(load_data(folder)) if "Call it group_id" in note]
 
 
 @pytest.mark.parametrize("name", ["Metadata.csv", "METADATA.CSV", "metadata.csv"])
@@ -106,7 +126,7 @@ def test_groups_that_do_not_lie_in_each_other_are_refused(tmp_path):
         load_data(write(tmp_path / "data", ["file_name", "label", "patient", "series"], rows))
 
 
-@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "NULL", "", " ", "#N/A", "<NA>"])
+@pytest.mark.parametrize("value", ["NA", "nan", "N/A", "NULL", "", " ", "#N/A", "<NA>", "n.a.", "NaT", "#REF!"])
 def test_no_value(tmp_path, value):
     rows = [[f"{i}.png", "ab"[i % 2], "p1" if i < 2 else value] for i in range(6)]
     dataset = load_data(write(tmp_path / "groups", ["file_name", "label", "patient"], rows))
@@ -115,6 +135,13 @@ def test_no_value(tmp_path, value):
     rows[3][1] = value
     with pytest.raises(DataError, match="line 5 has no label"):
         load_data(write(tmp_path / "labels", ["file_name", "label", "patient"], rows))
+
+
+@pytest.mark.parametrize("value", ["None", "unknown", "-", "--", ".", "?", "Missing", "anonymised", "not available"])
+def test_a_word_for_not_known_is_never_one_giant_group(tmp_path, value):
+    rows = [[f"{i}.png", "ab"[i % 2], "p1" if i < 2 else value] for i in range(6)]
+    dataset = load_data(write(tmp_path / "data", ["file_name", "label", "patient"], rows))
+    assert dataset["group_id"][:] == ["p1", "p1", "2.png", "3.png", "4.png", "5.png"]
 
 
 def test_groups_that_a_spreadsheet_wrote_differently_are_one(tmp_path):

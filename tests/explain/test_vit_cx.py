@@ -124,6 +124,7 @@ def test_settings_keep_to_their_bounds_and_change_nothing_else(tmp_path):
     free = explainer.explain(picture(), max_masks=None)
     few = explainer.explain(picture(), max_masks=3)
     assert free.masks > 3 == few.masks
+    assert few.settings == {"noise": "full", "max_masks": 3, "capped": True} and not free.settings["capped"]
     one, many = (explainer.explain(picture(), batch_size=size, bulk=False).saliency for size in (1, 64))
     np.testing.assert_allclose(one, many, atol=1e-6)
     for wrong in ({"noise": "half"}, {"max_masks": 0}, {"batch_size": 0}):
@@ -251,6 +252,14 @@ def test_it_finds_the_patch_that_decides(tmp_path):
     saliency = ViTCX(backbone, head).explain(image, target="lit").saliency
     inside = saliency[0:16, 48:64].mean()
     assert inside > np.percentile(saliency, 75)
+
+
+def test_the_published_method_is_the_default(tmp_path):
+    backbone, head = make("vit", tmp_path, (64, 64))
+    explainer = ViTCX(backbone, head)
+    usual, full = explainer.explain(picture()), explainer.explain(picture(), noise="full", bulk=False)
+    np.testing.assert_array_equal(usual.saliency, full.saliency)
+    assert usual.forward_passes == 1 + 2 * usual.masks and usual.settings["noise"] == "full"
 
 
 REAL = os.environ.get("MEDSSL_REAL_DATA")

@@ -6,7 +6,8 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from medssl.bundle.publish import backbone_name, slug, without_names
+from medssl.audit.findings import without_file_names
+from medssl.bundle.publish import backbone_name, slug
 from medssl.errors import BundleError
 from medssl.hub.pull import hub_errors, in_words, is_hub_id, published_part
 
@@ -60,6 +61,6 @@ def test_names_of_repos():
 
 def test_no_file_name_of_the_publisher_leaves_the_house():
     metrics = {"audit": {"findings": [{"kind": "x", "examples": ["john.png"], "pairs": [1]}], "undecodable": ["a"]}}
-    assert without_names(metrics) == {
+    assert without_file_names(metrics) == {
         "audit": {"findings": [{"kind": "x", "examples": [], "pairs": []}], "undecodable": []}
     }

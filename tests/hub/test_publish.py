@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from medssl.bundle.bundle import Bundle
+from medssl.bundle.manifest import write_manifest
 from medssl.hub.card_signature import is_edited
 from tests.conftest import ROOT, sample
 from tests.hub.conftest import READ, Failed
@@ -96,6 +97,7 @@ def test_a_hand_edited_card_stays(published, hub, publisher, tiny_bundle_folders
     folder = shutil.copytree(tiny_bundle_folders["shapes"], tmp_path / "shapes")
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps({**metrics, "seed": 7}))
+    write_manifest(folder)
     changed = publisher.do("publish", place=str(folder), **settings)
     assert changed["head"]["changed"] and not changed["cases"]["changed"]
     assert json.loads(heads.files["metrics.json"])["seed"] == 7

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from medssl.bundle.bundle import Bundle
+from medssl.bundle.manifest import write_manifest
 from medssl.data.load import load_data
 from medssl.errors import DataError
 from medssl.hub.card_signature import is_edited
@@ -164,6 +165,7 @@ def test_figures_are_recorded_in_bundle_and_card_unless_the_card_was_edited(tiny
     assert f"{found['occlusion']['insertion']['value']:.3f}" in after.card and not is_edited(after.card)
     assert {**after.metrics, "faithfulness": None} == {**before.metrics, "faithfulness": None}
     (place / "README.md").write_text(after.card.replace("## Limits", "## My limits"))
+    write_manifest(place)
     benchmark_faithfulness.run(arguments(*given, "--explainers", "vit_cx", "--record", "vit_cx"))
     again = Bundle.load(place)
     assert again.metrics["faithfulness"]["method"] == "vit_cx" and "## My limits" in again.card

@@ -55,7 +55,10 @@ def test_build_then_evaluate(data, tmp_path):
     )  # fmt: skip
     assert measured.returncode == 0, measured.stderr
     figures = json.loads((tmp_path / "m.json").read_text())
-    assert figures["images"] == 60 and 0.5 < figures["classification"]["accuracy"]["value"] <= 1
+    # 60 images in all; those that the bundle was fitted and calibrated on are not counted, and that is said.
+    assert figures["images"] + figures["known_images"] == 60 and figures["images"] == 12
+    assert "48 images are the bundle's own training or validation images" in measured.stdout
+    assert 0.5 < figures["classification"]["accuracy"]["value"] <= 1
     assert set(figures["unfamiliar"]["others"]) == {"other"}
     bundle = Bundle.load(tmp_path / "bundle")
     assert bundle.task.name == "brightness" and bundle.labels == ["dark", "light"]

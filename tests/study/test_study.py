@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medssl.cli.study import choose, parse
 from medssl.errors import BackboneError, DataError
 from medssl.study import study as rooms
 from medssl.study.report.folder import write_report
@@ -209,18 +210,15 @@ def test_an_out_that_cannot_be_written_is_said(models, tiny_data, tmp_path):
         write_report(compare({"vit": models["vit"]}, tiny_data, **given), tmp_path / "file" / "out")
 
 
-def test_a_group_of_the_script_takes_folders_and_has_its_own_pooling(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    script = runpy.run_path(str(SCRIPT))
+def test_a_group_of_the_script_takes_folders_and_has_its_own_pooling():
     given = ["--group", "offline", "--folder", "vit-tiny=place", "--without", "simclr", "byol"]
     given += ["--kind", "random=supervised"]
-    monkeypatch.setattr(sys, "argv", ["study.py", "--data", "d", "--out", "o", *given])
-    backbones, kinds, pooling = script["choose"](script["parse"]())
+    given += ["--data", "d", "--out", "o"]
+    backbones, kinds, pooling = choose(parse(given))
     assert backbones == {"medssl-tiny": "medssl-tiny", "random": "random:medssl-tiny", "vit-tiny": "place"}
     assert kinds == {"medssl-tiny": "self-supervised", "random": "supervised", "vit-tiny": "supervised"}
     assert pooling == "cls+mean"
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--pooling", "cls"])
-    assert script["choose"](script["parse"]())[2] == "cls"
+    assert choose(parse([*given, "--pooling", "cls"]))[2] == "cls"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from medssl.backbones.registry import BACKBONES
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
 from medssl.heads.patch import PatchHead
 from medssl.hub.card_signature import sign
+from medssl.metrics.coverage import format_coverage
 from medssl.metrics.metric import format_metrics
 
 if TYPE_CHECKING:
@@ -148,6 +149,13 @@ def model_metadata(bundle: Bundle, places: Places | None, licence: str = LICENCE
     )
 
 
+def coverage_text(head: Head, metrics: dict) -> str:
+    """What the prediction sets promise, and where they held the true class."""
+    promise = " ".join(head.thresholds.promise())
+    table = format_coverage(metrics.get("classification") or {})
+    return f"{promise}\n\n{table}" if table else promise
+
+
 def faithfulness_text(found: dict | None) -> str:
     """What was measured of the heatmaps, in Markdown."""
     if not found:
@@ -211,6 +219,8 @@ def write_card(bundle: Bundle, audit_table: str = "", places: Places | None = No
 Temperature {head.temperature:.3f}, fitted on the validation images. Thresholds: {head.thresholds.summary()}.
 
 {calibration}
+
+{coverage_text(head, bundle.metrics)}
 
 ## Explanation faithfulness
 
