@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.slow import is_slow
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -21,6 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDE = 64
 TINY_TASKS = {"shapes": ("dots", "plain", "stripes"), "tints": ("amber", "jade", "violet")}
 STARTED_WITHIN = 90
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that a developer's default run leaves out."""
+    for item in items:
+        if is_slow(item.nodeid, getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 
 MAX_EXAMPLES = 10
@@ -50,7 +50,7 @@ class Finding:
         return cls(**{**found, "pairs": [Pair(**pair) for pair in found.get("pairs", [])]})
 
 
-def number(items: Sequence, noun: str) -> str:
+def number(items: Sized, noun: str) -> str:
     """`1 file`, `2 files`."""
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 

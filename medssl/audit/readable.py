@@ -9,12 +9,12 @@ from medssl.audit.subject import IMAGES, Check, Outcome, Subject
 def check_readable(subject: Subject) -> Outcome:
     """The files that cannot be read, each with the reason."""
     names = subject.dataset["file_name"][:]
-    broken = [row for row, item in enumerate(subject.decoded or ()) if isinstance(item, str)]
-    unreadable = {"undecodable": [names[row] for row in broken]}
-    if not broken:
+    reasons = {row: item for row, item in enumerate(subject.decoded or ()) if isinstance(item, str)}
+    unreadable = {"undecodable": [names[row] for row in reasons]}
+    if not reasons:
         return Outcome(fields=unreadable)
-    examples = [f"{names[row]}: {subject.decoded[row]}" for row in broken]
-    text = f"{number(broken, 'file')} cannot be read as an image; building leaves them out."
+    examples = [f"{names[row]}: {reason}" for row, reason in reasons.items()]
+    text = f"{number(reasons, 'file')} cannot be read as an image; building leaves them out."
     return Outcome([finding("undecodable", ERROR, examples, text)], unreadable)
 
 

@@ -27,8 +27,9 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         target = "RGB" if image.mode in ("CMYK", "RGBX") else image.mode
         if image.mode == "RGBA":
             red = ImageCms.profileToProfile(image.convert("RGB"), source, SRGB, outputMode="RGB")
-            red.putalpha(image.getchannel("A"))
-            return red
-        return ImageCms.profileToProfile(image, source, SRGB, outputMode=target)
+            if red is not None:
+                red.putalpha(image.getchannel("A"))
+            return red or image
+        return ImageCms.profileToProfile(image, source, SRGB, outputMode=target) or image
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
         return image

@@ -9,7 +9,6 @@ import zlib
 import numpy as np
 from PIL import Image
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_partial, read_preamble
@@ -45,9 +44,11 @@ WANTED = (
     *(f"{color}PaletteColorLookupTableData" for color in COLORS),
     *(f"Segmented{color}PaletteColorLookupTableData" for color in COLORS),
 )
-WANTED_TAGS = [Tag(tag_for_keyword(name)) for name in WANTED]
-PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-PHOTOMETRICS += ("YBR_PARTIAL_420", "YBR_PARTIAL_422")
+WANTED_TAGS: list[BaseTag | int] = [Tag(name) for name in WANTED]
+PHOTOMETRICS = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB"),
+    *("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422"),
+)
 # Names of syntaxes that pydicom does not know yet.
 NEW_SYNTAXES = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",

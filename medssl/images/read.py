@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from medssl.errors import ImageError
 from medssl.images.bmp import is_rle4, read_rle4
@@ -91,13 +91,13 @@ def read_bytes(source: Source) -> bytes:
         data = bytes(source[: MAX_BYTES + 1])
     elif isinstance(source, (str, os.PathLike)):
         data = read_path(Path(source))
-    elif hasattr(source, "read"):
+    elif isinstance(source, Image.Image) or not hasattr(source, "read"):
+        raise ImageError(f"A {type(source).__name__} is no image. Give a path, bytes, an open file or a PIL image.")
+    else:
         try:
             data = read_stream(source)
         except (OSError, ValueError, TypeError) as error:
             raise ImageError(f"The file cannot be read: {error}.") from error
-    else:
-        raise ImageError(f"A {type(source).__name__} is no image. Give a path, bytes, an open file or a PIL image.")
     if len(data) > MAX_BYTES:
         raise ImageError(f"The file has more than {MAX_BYTES >> 20} MB, the most that is read. Give a smaller one.")
     return data
@@ -186,9 +186,10 @@ def decode(data: bytes, frame: int = 0) -> Image.Image:
         raise ImageError("The image is damaged or cut off and cannot be decoded. Export it again.") from error
 
 
-def check_strips(image: Image.Image) -> None:
+def check_strips(image: ImageFile.ImageFile) -> None:
     """Raises ValueError when a TIFF's strips leave pixels out, which Pillow would silently make black."""
-    covered = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+    boxes = [tile.extents for tile in image.tile if tile.extents is not None]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
     if covered < image.width * image.height:
         raise ValueError("The strips do not cover the picture.")
 

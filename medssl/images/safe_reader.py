@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import LifoQueue
 from selectors import EVENT_READ, DefaultSelector
-from typing import Any
+from typing import IO, Any, cast
 
 from PIL import Image
 
@@ -57,6 +57,9 @@ class Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths, **single},
         )
+        # Both are pipes, as asked for above.
+        self.requests = cast(IO[bytes], self.process.stdin)
+        self.answers = cast(IO[bytes], self.process.stdout)
         if self.receive(time.monotonic() + STARTS_WITHIN) is None:
             self.end()
             raise ImageError(
@@ -76,8 +79,8 @@ class Child:
     def send(self, request: bytes) -> None:
         """Hand a request to the child; a dead child is noticed when its answer is missing."""
         try:
-            self.process.stdin.write(LENGTH.pack(len(request)) + request)
-            self.process.stdin.flush()
+            self.requests.write(LENGTH.pack(len(request)) + request)
+            self.requests.flush()
         except (OSError, ValueError):
             return
 
@@ -91,7 +94,7 @@ class Child:
     def read_exactly(self, count: int, deadline: float) -> bytes | None:
         """That many bytes of the child's output, None when they do not come in time."""
         found = bytearray()
-        descriptor = self.process.stdout.fileno()
+        descriptor = self.answers.fileno()
         with DefaultSelector() as selector:
             selector.register(descriptor, EVENT_READ)
             while len(found) < count:
@@ -108,7 +111,7 @@ class Child:
         """Kill the process and forget its pipes."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.requests, self.answers):
             try:
                 pipe.close()
             except OSError:

@@ -53,11 +53,16 @@ def read_tiff(data: bytes, number: int) -> Image.Image | int:
                 return places[number]  # grey: Pillow decodes it, and `wide_values` reads its numbers rightly
             raise ImageError(
                 f"This TIFF file holds {page.bitspersample}-bit color in separate planes, compressed as "
-                f"{page.compression.name}, which is not read. Save it uncompressed, or as PNG."
+                f"{standard_name(page.compression)}, which is not read. Save it uncompressed, or as PNG."
             ) from error
         image = grey_image(values, page) if values.ndim == 2 else color_image(values, page)
         orientation = page.tags.get(ORIENTATION_TAG)
         return upright(image, int(orientation.value) if orientation is not None else None)
+
+
+def standard_name(value: int) -> str:
+    """What the standard calls a value of a tag; the number itself where it calls it nothing."""
+    return str(getattr(value, "name", value))
 
 
 def needs_tifffile(page: TiffPage) -> bool:
@@ -85,8 +90,8 @@ def color_image(values: np.ndarray, page: TiffPage) -> Image.Image:
         return grey_image(values[..., 0], page)
     if page.photometric != PHOTOMETRIC.RGB or channels not in (3, 4):
         raise ImageError(
-            f"This TIFF file holds {channels} channels of {page.bitspersample} bits as {page.photometric.name}; "
-            "allowed are grey and RGB. Save it as RGB."
+            f"This TIFF file holds {channels} channels of {page.bitspersample} bits as "
+            f"{standard_name(page.photometric)}; allowed are grey and RGB. Save it as RGB."
         )
     if values.dtype.kind == "f":
         finite = values[np.isfinite(values)]
