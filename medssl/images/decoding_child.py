@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import sys
@@ -10,10 +11,12 @@ from typing import BinaryIO
 from PIL import Image
 
 from medssl.errors import ImageError
+from medssl.images.limits import DAMAGED, MAX_UPLOAD_PIXELS, check_size
 from medssl.images.picture import Picture
+from medssl.images.read import PILLOW_FORMATS
 
 LENGTH = struct.Struct("<Q")
-DAMAGED = "The image is damaged, too large to unpack, or made to harm, and cannot be decoded. Export it again."
+UNDECODABLE = "The image is damaged, too large to unpack, or made to harm, and cannot be decoded. Export it again."
 
 
 def limit_memory(most: int) -> None:
@@ -32,15 +35,30 @@ def packed_answer(size: tuple[int, int], pixels: bytes, notes: tuple[str, ...], 
     return struct.pack("<4Q", *size, len(said), len(wrong)) + said + wrong + pixels
 
 
+def check_header(data: bytes) -> None:
+    """Raises ImageError for a file that says of itself, before any pixel is decoded, that it is too large an upload.
+
+    What Pillow cannot open is left to `read_image`; a DICOM file's size is known when it was read.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+            size = image.size
+    except DAMAGED:
+        return
+    check_size(*size, MAX_UPLOAD_PIXELS)
+
+
 def answer_to(data: bytes, frame: int | None) -> bytes:
     """The picture of a file, or the sentence why there is none."""
     try:
+        check_header(data)
         picture = Picture.read(data, frame)
+        check_size(*picture.image.size, MAX_UPLOAD_PIXELS)
         return packed_answer(picture.image.size, picture.image.tobytes(), picture.notes, "")
     except ImageError as error:
         return packed_answer((0, 0), b"", (), str(error))
     except (MemoryError, RecursionError, ValueError, OSError, ArithmeticError, LookupError):
-        return packed_answer((0, 0), b"", (), DAMAGED)
+        return packed_answer((0, 0), b"", (), UNDECODABLE)
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
