@@ -29,10 +29,10 @@ def limit_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def packed_answer(size: tuple[int, int], pixels: bytes, notes: tuple[str, ...], error: str) -> bytes:
-    """An answer as plain bytes, see `safe_reader.read_answer`."""
+def answer_head(size: tuple[int, int], notes: tuple[str, ...], error: str) -> bytes:
+    """All of an answer but its pixels as plain bytes, see `safe_reader.read_answer`."""
     said, wrong = "\n".join(notes).encode(), error.encode()
-    return struct.pack("<4Q", *size, len(said), len(wrong)) + said + wrong + pixels
+    return struct.pack("<4Q", *size, len(said), len(wrong)) + said + wrong
 
 
 def check_header(data: bytes) -> None:
@@ -48,27 +48,28 @@ def check_header(data: bytes) -> None:
     check_size(*size, MAX_UPLOAD_PIXELS)
 
 
-def answer_to(data: bytes, frame: int | None) -> bytes:
-    """The picture of a file, or the sentence why there is none."""
+def answer_to(data: bytes, frame: int | None) -> tuple[bytes, bytes]:
+    """The picture of a file, or the sentence why there is none: head and pixels, which a copy would make twice."""
     try:
         check_header(data)
         picture = Picture.read(data, frame)
         check_size(*picture.image.size, MAX_UPLOAD_PIXELS)
-        return packed_answer(picture.image.size, picture.image.tobytes(), picture.notes, "")
+        return answer_head(picture.image.size, picture.notes, ""), picture.image.tobytes()
     except ImageError as error:
-        return packed_answer((0, 0), b"", (), str(error))
+        return answer_head((0, 0), (), str(error)), b""
     except (MemoryError, RecursionError, ValueError, OSError, ArithmeticError, LookupError):
-        return packed_answer((0, 0), b"", (), UNDECODABLE)
+        return answer_head((0, 0), (), UNDECODABLE), b""
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer requests until the input ends."""
     sink.write(LENGTH.pack(0))
     sink.flush()
-    while head := source.read(LENGTH.size):
-        data, frame = pickle.loads(source.read(LENGTH.unpack(head)[0]))  # from the parent alone
-        reply = answer_to(data, frame)
-        sink.write(LENGTH.pack(len(reply)) + reply)
+    while length := source.read(LENGTH.size):
+        data, frame = pickle.loads(source.read(LENGTH.unpack(length)[0]))  # from the parent alone
+        head, pixels = answer_to(data, frame)
+        sink.write(LENGTH.pack(len(head) + len(pixels)) + head)
+        sink.write(pixels)
         sink.flush()
 
 
