@@ -14,8 +14,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from medssl.text import printable
+
 NOT_IMAGES = {".csv", ".json", ".jsonl", ".md", ".txt", ".parquet", ".py"}
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions to a full queue
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may compute by
 CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 COLUMNS = (
     "file",
@@ -32,10 +35,10 @@ COLUMNS = (
     "case_labels",
     "case_scores",
     "error",
+    "explained_by",
     "method",
     *CURVES,
     "beats_random",
-    "explained_by",
 )
 
 
@@ -186,6 +189,18 @@ def as_row(answer: dict) -> dict:
     }
 
 
+def cell(value: object) -> object:
+    """A value of the table that a spreadsheet takes for text and not for a formula, in one line of plain characters.
+
+    A text that begins with =, +, - or @ gets an apostrophe before it, see
+    https://owasp.org/www-community/attacks/CSV_Injection; control characters are written as escapes.
+    """
+    if not isinstance(value, str):
+        return value
+    plain = printable(value)
+    return f"'{plain}" if value[:1] in FORMULA or value.lstrip()[:1] in FORMULA else plain
+
+
 def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
     """Write answers as they come. Returns how many are errors."""
     table = csv.DictWriter(out, COLUMNS) if form == "csv" else None
@@ -195,7 +210,7 @@ def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
     for answer in answers:
         failed += "error" in answer
         if table:
-            table.writerow(as_row(answer))
+            table.writerow({name: cell(value) for name, value in as_row(answer).items()})
         else:
             print(json.dumps(answer, ensure_ascii=False), file=out)
         out.flush()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from medssl.web.traffic import Listeners, UploadedBytes, client_address, headers_of, waiting_calls
+from medssl.web.traffic import PATIENCE_SECONDS, Listeners, UploadedBytes, client_address, headers_of, waiting_calls
 
 HOSTS_VARIABLE = "MEDSSL_ALLOWED_HOSTS"
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -72,13 +72,15 @@ class GuardRules:
 
     `hosts` are the names that the server answers to (a leading dot allows all below), `listed` those of them that were
     named by whoever runs it: behind a proxy, pages under these names are its own. One client may upload `upload_bytes`
-    within a minute and have `queued_calls` waiting or running. `frames` are sites that may show the page in a frame.
+    within a minute and have `queued_calls` waiting or running; a call that nobody listened for during `patience`
+    seconds is dropped. `frames` are sites that may show the page in a frame.
     """
 
     hosts: frozenset[str]
     listed: frozenset[str] = frozenset()
     upload_bytes: int = 300 * MEGABYTE
     queued_calls: int = 8
+    patience: float = PATIENCE_SECONDS
     frames: tuple[str, ...] = ()
 
     @classmethod
@@ -112,7 +114,7 @@ class Guard:
     def __init__(self, app: Callable, rules: GuardRules) -> None:
         self.app, self.rules = app, rules
         self.uploaded = UploadedBytes(rules.upload_bytes)
-        self.listeners = Listeners()
+        self.listeners = Listeners(rules.patience)
         ancestors = " ".join(("'self'", *rules.frames))
         self.headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
         self.headers.append((b"content-security-policy", f"frame-ancestors {ancestors}".encode()))

@@ -15,8 +15,8 @@ from medssl.explain.verification import Verification
 from medssl.heads.config import Thresholds
 from medssl.heads.head import Prediction
 from medssl.library.library import Case
-from medssl.metrics.coverage import COVERAGE_HEADER, coverage_rows
 from medssl.templates import environment
+from medssl.web.coverage import coverage_html
 from medssl.web.pictures import data_uri
 from medssl.web.service import backbone_name
 
@@ -99,22 +99,16 @@ def toast(said: str) -> str:
     return html("toast", said=said)
 
 
-def promised_level(thresholds: Thresholds) -> float | None:
-    """The coverage that the prediction sets promise; None where they were calibrated for none."""
-    sets = thresholds.adaptive
-    return None if sets is None else sets.promised(thresholds.conformal_level)
-
-
 def verdict(prediction: Prediction, task: Task, thresholds: Thresholds) -> str:
-    """The predicted class, and one bar a class; members of the prediction set are marked."""
-    level, count = promised_level(thresholds), len(prediction.prediction_set)
+    """The predicted class, and one bar a class; members of the prediction set are marked, with what it promises."""
+    count = len(prediction.prediction_set)
     return html(
         "verdict",
         prediction=prediction,
         task=task,
         synthetic=SYNTHETIC,
         bars=sorted(prediction.probabilities.items(), key=lambda item: -item[1]),
-        heading="Prediction set, which promises nothing" if level is None else f"{100 * level:.0f} % prediction set",
+        level=thresholds.conformal_level,
         sure="one class" if count == 1 else f"{count} classes: not sure which",
         names=", ".join(pretty(label) for label in prediction.prediction_set),
         promise=" ".join(thresholds.promise()),
@@ -206,17 +200,13 @@ def figures(bundle: Bundle) -> str:
         for label, metric in recalls.items()
         if is_metric(metric)
     ]
-    classification = metrics.get("classification") or {}
     findings = (metrics.get("audit") or {}).get("findings") or []
     return html(
         "figures",
         modality=bundle.task.modality,
         backbone=backbone_name(bundle),
         rows=rows,
-        coverage_header=COVERAGE_HEADER,
-        coverage=coverage_rows(classification),
-        reliability=classification.get("reliability") or [],
-        promise=" ".join(bundle.head.thresholds.promise()),
+        coverage=coverage_html(metrics, bundle.head.thresholds),
         findings=[(str(finding.get("severity", "info")), finding_text(finding)) for finding in findings],
     )
 

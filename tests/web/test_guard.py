@@ -79,7 +79,7 @@ def test_one_client_cannot_fill_the_queue(app):
         }
         answer = post(app, "/gradio_api/queue/join", body=body)
         refused += answer.status_code == 429
-    assert "calls waiting" in answer.text or refused == 0
+    assert refused == 14 - 8 and "calls waiting" in answer.text
     end = time.monotonic() + 60
     while post(app, "/gradio_api/call/tasks").status_code == 429 and time.monotonic() < end:
         time.sleep(0.5)
@@ -104,11 +104,8 @@ def test_rules(monkeypatch):
     rules = GuardRules.of("0.0.0.0", ["third.example"], share=True)
     for name in ("demo.example", "other.example", "third.example", "me-medssl.hf.space", "abc.gradio.live", "10.0.0.7"):
         assert rules.answers_to(name)
-    assert (
-        not rules.answers_to("evil.example")
-        and not rules.answers_to("")
-        and not rules.answers_to("gradio.live.evil.example")
-    )
+    for name in ("evil.example", "", "gradio.live.evil.example"):
+        assert not rules.answers_to(name)
 
 
 def test_uploads_of_a_killed_process_are_swept(tmp_path, monkeypatch):
