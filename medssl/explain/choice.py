@@ -62,7 +62,7 @@ class ExplainerChoice:
             return f"{ViTCX.title}, which beats random maps on validation: {self.gap(chosen)}."
         compared = ""
         if ViTCX.method in self.figures:
-            compared = f" ({self.gap(ViTCX.method)})"
+            compared = f" ({figure_text(self.figures[ViTCX.method]['less_random'], signed=True)})"
         if chosen is None:
             tried = ", ".join(title_of(name) for name in self.figures)
             return (
