@@ -52,6 +52,7 @@ SLOW = (
     "tests/test_runtime.py::test_large_tensors",
     "tests/web/test_guard.py::test_the_queue_cannot_be_walked_round",
     "tests/web/test_page.py",
+    "tests/web/test_traffic.py",
 )
 
 

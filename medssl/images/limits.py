@@ -12,7 +12,7 @@ from medssl.errors import ImageError
 
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 50_000_000
-MAX_UPLOAD_PIXELS = 25_000_000  # of strangers' files: a WebP of 50 megapixels takes 570 MB to decode
+MAX_UPLOAD_PIXELS = 25_000_000  # of strangers' files: a WebP takes about 20 bytes a pixel to decode
 MAX_INFLATED = 200 * 2**20  # a deflated file may hold 50 megapixels of 32 bit, and no bomb
 MAX_ITEMS = 100_000  # of all sequences of a DICOM file; each costs about 650 bytes and 20 microseconds
 MAX_ELEMENTS = 100_000  # of the top level of a DICOM file

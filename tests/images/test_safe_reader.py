@@ -128,5 +128,7 @@ def test_memory_is_bounded(reader):
         assert reader.read(stream.getvalue()).image.size == (5000, 5000)
     except ImageError as error:
         assert "given up" in str(error), "on a busy machine only time may run out"
-    with pytest.raises(ImageError, match="25 megapixels|given up"):
-        reader.read(png_bomb())
+    larger = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(larger, "PNG", compress_level=1)
+    with pytest.raises(ImageError, match="25 megapixels"):
+        reader.read(larger.getvalue())
