@@ -60,15 +60,15 @@ class ExplainerChoice:
         chosen = self.method
         if chosen == ViTCX.method:
             return f"{ViTCX.title}, which beats random maps on validation: {self.gap(chosen)}."
-        compared = ""
-        if ViTCX.method in self.figures:
-            compared = f" ({figure_text(self.figures[ViTCX.method]['less_random'], signed=True)})"
+        vit_cx = self.figures.get(ViTCX.method)
         if chosen is None:
             tried = ", ".join(title_of(name) for name in self.figures)
+            compared = f" {ViTCX.title} does not: {self.gap(ViTCX.method)}." if vit_cx else ""
             return (
-                f"No heatmap is shown: on validation no explainer of this model beats random maps; {ViTCX.title} does "
-                f"not{compared}. Tried: {tried}. One chosen by hand is shown all the same."
+                f"No heatmap is shown: on validation no explainer of this model beats random maps.{compared} Tried: "
+                f"{tried}. One chosen by hand is shown all the same."
             )
+        compared = f" ({figure_text(vit_cx['less_random'], signed=True)})" if vit_cx else ""
         return (
             f"{title_of(chosen)}, because {ViTCX.title} does not beat random maps on validation{compared} and this is "
             f"the best that does: {self.gap(chosen)}."
