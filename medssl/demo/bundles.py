@@ -50,4 +50,5 @@ def build_demo_bundle(task: str, out: str | Path, per_label: int = PER_LABEL, pr
             thumbnail_side=THUMBNAIL_SIDE,
             progress=progress,
             head=HEADS.get(task, LINEAR),
+            explainer_seconds=0,  # how many images a time box holds differs from run to run
         )
