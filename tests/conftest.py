@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDE = 64
 TINY_TASKS = {"shapes": ("dots", "plain", "stripes"), "tints": ("amber", "jade", "violet")}
 STARTED_WITHIN = 90
+# For tests of other things: choosing the kind of head and checking the explainers takes seconds a build.
+UNCHOSEN = {"head": "linear", "explainer_seconds": 0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,7 +105,8 @@ def tiny_bundle_folders(tiny_data, tiny_backbone, tmp_path_factory) -> dict[str,
 
     root = tmp_path_factory.mktemp("bundles")
     for name, folder in tiny_data.items():
-        build_bundle(folder, name, tiny_backbone, root / name, labels=TINY_TASKS[name], seed=0, progress=False)
+        labels = TINY_TASKS[name]
+        build_bundle(folder, name, tiny_backbone, root / name, labels=labels, seed=0, progress=False, **UNCHOSEN)
     return {name: root / name for name in tiny_data}
 
 

@@ -14,8 +14,10 @@ SLOW = (
     "tests/backbones/test_embeddings.py::test_a_killed_run",
     "tests/backbones/test_patch_tokens.py::test_a_killed_run",
     "tests/browser/",
+    "tests/bundle/test_build.py::test_a_patch_head_is_tried",
     "tests/bundle/test_build.py::test_each_file_is_decoded_once",
     "tests/bundle/test_build.py::test_options_and_settings_say_the_same",
+    "tests/bundle/test_build.py::test_validation_chooses",
     "tests/bundle/test_bundle.py::test_every_family_goes_the_whole_way",
     "tests/bundle/test_storage.py::test_a_disk_that_takes_no_more",
     "tests/bundle/test_storage.py::test_killed_at_any_moment",
@@ -33,7 +35,6 @@ SLOW = (
     "tests/explain/test_vit_cx.py::test_memory_does_not_grow",
     "tests/heads/test_patch.py::test_build_save_load_analyse",
     "tests/heads/test_patch.py::test_fitting_is_seeded",
-    "tests/heads/test_patch.py::test_the_kind_is_chosen_by_evidence",
     "tests/heads/test_stored_heads.py",
     "tests/hub/",
     "tests/images/test_odd_files.py::test_a_bomb",
@@ -44,6 +45,7 @@ SLOW = (
     "tests/metrics/test_reliability.py::test_the_interval_holds",
     "tests/pretrain/test_runner.py",
     "tests/scripts/test_agreement.py::test_a_run",
+    "tests/scripts/test_choices.py",
     "tests/scripts/test_query.py::test_what_cannot_run",
     "tests/scripts/test_scripts.py",
     "tests/study/test_report.py",
@@ -53,6 +55,7 @@ SLOW = (
     "tests/test_runtime.py::test_large_tensors",
     "tests/web/test_guard.py::test_the_queue_cannot_be_walked_round",
     "tests/web/test_page.py",
+    "tests/web/test_traffic.py",
 )
 
 

@@ -15,6 +15,7 @@ from medssl.backbones.backbone import Backbone, Encoding
 from medssl.data.tasks import Task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
+from medssl.explain.choice import AUTO, ExplainerChoice
 from medssl.explain.explainer import Explainer
 from medssl.explain.likeness import Likeness
 from medssl.explain.verification import Verification
@@ -35,6 +36,8 @@ class Answering(Protocol):
     library: CaseLibrary
     task: Task
 
+    @property
+    def explainer_choice(self) -> ExplainerChoice: ...  # noqa: D102
     def make_explainer(self, method: str) -> Explainer: ...  # noqa: D102
     def encode(self, picture: Image.Image) -> Encoding: ...  # noqa: D102
     def explain_class(self, picture: Image.Image, target: str, method: str, **settings: Any) -> Explanation: ...  # noqa: ANN401, D102
@@ -48,7 +51,9 @@ class Answering(Protocol):
 class Analysis:
     """What is known of one image so far: class, then cases, explanation, verification (None until ready).
 
-    `notes` say what is to be known of how the file was read.
+    `explained_by` is one line: which explainer, why, and by how much it beats random maps. Where it was left to the
+    build's check (method="auto") and no explainer beats them, there is no explanation, and the line says so. `notes`
+    say what is to be known of how the file was read.
     """
 
     task: str
@@ -56,6 +61,7 @@ class Analysis:
     prediction: Prediction
     cases: list[Case] | None = None
     explanation: Explanation | None = None
+    explained_by: str = ""
     verification: Verification | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -67,6 +73,7 @@ class Analysis:
             "prediction": asdict(self.prediction),
             "cases": None if self.cases is None else [case_dict(case) for case in self.cases],
             "explanation": self.explanation and self.explanation.to_dict(),
+            "explained_by": self.explained_by,
             "verification": self.verification and self.verification.to_dict(),
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -168,17 +175,25 @@ class Analyzer:
 
     def check_question(self, target: str | None, method: str) -> None:
         """Raises BundleError for a class or an explainer that there is not, before anything is computed."""
-        self.bundle.make_explainer(method)
+        if method != AUTO:
+            self.bundle.make_explainer(method)
         if target is not None and target not in self.bundle.head.labels:
             allowed = ", ".join(self.bundle.head.labels)
             raise BundleError(f"There is no class {target!r} to explain. Allowed: {allowed}.")
 
     def explanation(
-        self, target: str | None = None, method: str = ViTCX.method, progress: Progress | None = None
+        self, target: str | None = None, method: str = AUTO, progress: Progress | None = None
     ) -> Explanation:
-        """The heatmap of one class (default: the predicted one) by one explainer. Raises BundleError."""
+        """The heatmap of one class (default: the predicted one) by one explainer; "auto" takes the one chosen at build.
+
+        Raises BundleError for a class or explainer that there is not, and for "auto" where none beats random maps.
+        """
         self.check_question(target, method)
-        question = (target or self.prediction.label, method)
+        choice = self.bundle.explainer_choice
+        resolved = choice.resolve(method)
+        if resolved is None:
+            raise BundleError(f"{choice.line(method)} Name one as method, such as {ViTCX.method}.")
+        question = (target or self.prediction.label, resolved)
         if question not in self._explanations:
             tell = progress or silent
             explanation = self.bundle.explain_class(
@@ -224,11 +239,14 @@ class Analyzer:
         target: str | None = None,
         top_k: int = 6,
         explain: bool = True,
-        method: str = ViTCX.method,
+        method: str = AUTO,
         verify: bool = False,
         progress: Progress | None = None,
     ) -> Iterator[Analysis]:
-        """Yield the growing answer: class, then cases, then explanation, then (with `verify`) its verification."""
+        """Yield the growing answer: class, then cases, then explanation, then (with `verify`) its verification.
+
+        `method` is an explainer's name, or "auto"; see Analysis for where no explainer beats random maps.
+        """
         self.check_question(target, method)
         tell = progress or silent
         tell(0.0, "Encoding the image")
@@ -244,6 +262,11 @@ class Analyzer:
         analysis = replace(analysis, cases=self.cases(top_k), seconds=dict(self.seconds))
         yield analysis
         if not explain:
+            return
+        choice = self.bundle.explainer_choice
+        analysis = replace(analysis, explained_by=choice.line(method))
+        if choice.resolve(method) is None:
+            yield analysis
             return
         tell(0.3, "Explaining the class")
         explained = 0.6 if verify else 1.0

@@ -24,29 +24,30 @@ from medssl.bundle.scan import scan_pictures
 from medssl.data.labels import in_label_order
 from medssl.data.load import load_data
 from medssl.data.split import split_data
-from medssl.data.tasks import TASKS, Task, get_task
+from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError, DataError
+from medssl.explain.check import CHECK_SECONDS, CheckPlan, check_explainers
+from medssl.heads.choice import AUTO, Candidate, asked_for, compare_kinds, patch_not_tried
 from medssl.heads.config import LINEAR
-from medssl.heads.fit_linear import fit_head
-from medssl.heads.fit_patch import LabelledTokens, default_layers, fit_patch_head
+from medssl.heads.fit_linear import linear_candidate
+from medssl.heads.fit_patch import LabelledTokens, default_layers, patch_candidate
 from medssl.heads.head import Head
 from medssl.heads.patch import KINDS, PATCH
 from medssl.hub.licenses import UNKNOWN
 from medssl.images import thumbnails
 from medssl.images.preprocess import Preprocess
 
-# Tasks where a patch head was at least as accurate as a linear one and its maps more faithful (docs, ViT-Tiny), at
-# this many times the backbone's side.
-PATCH_BY_DEFAULT = ("lung",)
-PATCH_SCALE = 2
+# Patch tokens of train and validation beyond this are not computed only to try a patch head: their time grows alike.
+MOST_TOKEN_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """How a bundle is built; every field has a default.
 
-    `head` is "linear" (one layer over the pooled embedding) or "patch" (the strongest patches decide; see PatchHead);
-    by default patch for PATCH_BY_DEFAULT, at twice the backbone's input side unless `preprocess` says otherwise.
+    `head` is "linear" (one layer over the pooled embedding), "patch" (the strongest patches decide; see PatchHead), or
+    "auto": both are fitted and validation chooses, see `compare_kinds`. `explainer_seconds` bounds the check of the
+    explainers on validation, see `check_explainers`; 0 leaves it out.
     `revision` is the backbone's. `others` are data of other tasks (name -> folder), embedded only to see how many are
     flagged unfamiliar. `thumbnail_side` is the longer side of a case's picture in pixels.
     """
@@ -55,7 +56,8 @@ class BuildOptions:
     pooling: str | None = None
     preprocess: Preprocess | None = None
     revision: str | None = None
-    head: str | None = None
+    head: str = AUTO
+    explainer_seconds: float = CHECK_SECONDS
     others: Mapping[str, str | Path] = field(default_factory=dict)
     cache_dir: str | Path | None = None
     seed: int = 0
@@ -64,8 +66,10 @@ class BuildOptions:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.head is not None and self.head not in KINDS:
-            raise BundleError(f"There is no head of kind {self.head!r}. Allowed: {', '.join(KINDS)}.")
+        if self.head not in (AUTO, *KINDS):
+            raise BundleError(f"There is no head of kind {self.head!r}. Allowed: {', '.join((AUTO, *KINDS))}.")
+        if not self.explainer_seconds >= 0:
+            raise BundleError(f"explainer_seconds is {self.explainer_seconds}; allowed: 0 (no check) or more.")
         object.__setattr__(self, "others", dict(self.others or {}))
 
 
@@ -81,13 +85,30 @@ def rows_of(dataset: Dataset, *splits: str) -> np.ndarray:
     return np.concatenate([np.flatnonzero(values == split) for split in splits])
 
 
-def fit_kind(
-    kind: str, dataset: Dataset, frames: Frames, task: Task, embedder: Embedder, facts: dict, options: BuildOptions
-) -> Head:
-    """A head of a kind, fitted on the train and val split of an embedded data set with its frames."""
-    parts = part_of(dataset, "train"), part_of(dataset, "val")
-    if kind == LINEAR:
-        return fit_head(*parts, task, embedder, facts)
+def token_bytes(embedder: Embedder, images: int) -> int:
+    """How much the patch tokens that a patch head is fitted on take, all its layers."""
+    height, width = (side // embedder.backbone.stride for side in embedder.preprocess.size)
+    layers = len(default_layers(embedder.backbone))
+    return layers * images * height * width * embedder.backbone.dimension * np.dtype(np.float16).itemsize
+
+
+def why_not_patch(embedder: Embedder, images: int) -> str | None:
+    """Why a patch head is not worth a try on so many images; None where it is."""
+    if not embedder.backbone.stride:
+        return "the backbone gives no patch tokens"
+    size = token_bytes(embedder, images)
+    if size > MOST_TOKEN_BYTES:
+        return (
+            f"its patch tokens would take {size / 2**30:.1f} GiB and as much time (the bound is "
+            f"{MOST_TOKEN_BYTES / 2**30:.0f} GiB; --head patch fits one all the same)"
+        )
+    return None
+
+
+def patch_sides(
+    dataset: Dataset, frames: Frames, embedder: Embedder, options: BuildOptions
+) -> tuple[LabelledTokens, LabelledTokens]:
+    """Train and validation of an embedded data set with their patch tokens."""
     rows = rows_of(dataset, "train", "val")
     tokens = embedder.patch_tokens(
         dataset.select(rows),
@@ -96,11 +117,32 @@ def fit_kind(
         options.progress,
         SelectedFrames(frames, rows),
     )
-    first, second = len(parts[0]), len(rows)
-    sides = [
-        LabelledTokens(part, tokens, own) for part, own in zip(parts, (range(first), range(first, second)), strict=True)
-    ]
-    return fit_patch_head(*sides, task, embedder, facts, options.seed, options.progress)
+    train, validation = part_of(dataset, "train"), part_of(dataset, "val")
+    first = len(train)
+    return LabelledTokens(train, tokens, range(first)), LabelledTokens(validation, tokens, range(first, len(rows)))
+
+
+def fit_kind(
+    dataset: Dataset, frames: Frames, task: Task, embedder: Embedder, facts: dict, options: BuildOptions
+) -> tuple[Head, dict]:
+    """A head fitted on the train and val split of an embedded data set with its frames, and how its kind was chosen."""
+    parts, seed = (part_of(dataset, "train"), part_of(dataset, "val")), options.seed
+
+    def patch() -> Candidate:
+        sides = patch_sides(dataset, frames, embedder, options)
+        return patch_candidate(*sides, task, embedder, facts, seed, options.progress)
+
+    if options.head == PATCH:
+        return patch().head, asked_for(PATCH)
+    linear = linear_candidate(*parts, task, embedder, facts, seed)
+    if options.head == LINEAR:
+        return linear.head, asked_for(LINEAR)
+    reason = why_not_patch(embedder, sum(map(len, parts)))
+    if reason:
+        return linear.head, patch_not_tried(reason)
+    other = patch()
+    record = compare_kinds(linear, other, parts[1], seed)
+    return (other if record["chosen"] == PATCH else linear).head, record
 
 
 def open_data(data: str | Path, name: str, labels: Sequence[str] | None) -> tuple[Dataset, Task]:
@@ -108,14 +150,6 @@ def open_data(data: str | Path, name: str, labels: Sequence[str] | None) -> tupl
     dataset = load_data(data, labels=labels)
     task = get_task(name, dataset.features["label"].names)
     return dataset if labels is not None else in_label_order(dataset, task.labels, str(data)), task
-
-
-def choose_head(task: Task, backbone: Backbone, options: BuildOptions) -> tuple[str, Embedder]:
-    """The kind of head, and the embedder that feeds it."""
-    kind, preprocess = options.head, options.preprocess
-    if kind is None and backbone.stride and task.name in PATCH_BY_DEFAULT and task is TASKS[task.name]:
-        kind, preprocess = PATCH, preprocess or backbone.preprocess.scaled(PATCH_SCALE)
-    return kind or LINEAR, Embedder.of(backbone, preprocess, options.pooling)
 
 
 def build_bundle(
@@ -146,11 +180,19 @@ def build_bundle(
     return bundle
 
 
+def check_on_validation(bundle: Bundle, dataset: Dataset, frames: Frames, options: BuildOptions) -> dict:
+    """The check of a bundle's explainers on the validation images of its embedded data set with their frames."""
+    rows = rows_of(dataset, "val")
+    plan = CheckPlan(options.explainer_seconds, seed=options.seed, progress=options.progress)
+    groups = [str(group) for group in dataset.select(rows)["group_id"][:]]
+    return check_explainers(bundle.backbone, bundle.head, SelectedFrames(frames, rows), groups, plan)
+
+
 def build_in(
     folder: Path, source: str | Path, dataset: Dataset, task: Task, backbone: Backbone, options: BuildOptions
 ) -> Bundle:
     """The measured bundle of a loaded data set, with `folder` for what lies on disk meanwhile."""
-    kind, embedder = choose_head(task, backbone, options)
+    embedder = Embedder.of(backbone, options.preprocess, options.pooling)
     scan = scan_pictures(dataset, embedder.preprocess, folder, options.thumbnail_side, options.progress)
     if not len(scan.readable):
         raise DataError(f"None of the {len(dataset)} files of {source} can be read as an image.")
@@ -160,7 +202,7 @@ def build_in(
     audit = audit_neighbors(audit, dataset, options.seed)
     name = Path(source).resolve().name if Path(source).is_dir() else str(source)
     facts = {"data": name, "seed": options.seed}
-    head = fit_kind(kind, dataset, scan.frames, task, embedder, facts, options)
+    head, head_choice = fit_kind(dataset, scan.frames, task, embedder, facts, options)
     bundle = Bundle(head, as_cases(dataset, scan.pictures), backbone, name=task.name)
     rows = rows_of(dataset, "test")
     test = dataset.select(rows)
@@ -175,6 +217,9 @@ def build_in(
         "split": "test",
         **measure(bundle, part_of(test), others, seed=options.seed, probabilities=probabilities),
         "audit": audit.to_dict(),
+        "head_choice": head_choice,
     }
+    if options.explainer_seconds:
+        bundle.metrics["explainer_check"] = check_on_validation(bundle, dataset, scan.frames, options)
     bundle.card = write_card(bundle, audit.table(), license=options.license)
     return bundle

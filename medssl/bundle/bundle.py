@@ -21,6 +21,7 @@ from medssl.bundle.storage import Contents, read_contents, write_contents
 from medssl.data.tasks import Task, get_task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
+from medssl.explain.choice import AUTO, ExplainerChoice
 from medssl.explain.explainer import Explainer
 from medssl.explain.likeness import Likeness, explain_likeness
 from medssl.explain.registry import available_explainers, make_explainer
@@ -75,6 +76,11 @@ class Bundle:
     def explainers(self) -> dict[str, str]:
         """The explainers that this backbone and head can do: method -> title, ViT-CX first."""
         return available_explainers(self.backbone, self.head)
+
+    @property
+    def explainer_choice(self) -> ExplainerChoice:
+        """The explainer that `method="auto"` means, and why: what the build measured on validation."""
+        return ExplainerChoice.of(self.metrics, self.explainers)
 
     def make_explainer(self, method: str) -> Explainer:
         """The explainer of that name. Raises BundleError for one that does not exist or fit."""
@@ -154,13 +160,13 @@ class Bundle:
         explain: bool = True,
         exclude_group: str | None = None,
         progress: Progress | None = None,
-        method: str = ViTCX.method,
+        method: str = AUTO,
         verify: bool = False,
     ) -> Iterator[Analysis]:
         """Analyze an image and yield the growing result: class, cases, explanation, verification.
 
-        `method` is one of `explainers`; `verify` also deletes and inserts the pixels that the heatmap names. The image
-        itself is never among its own cases. Raises ImageError, BundleError.
+        `method` is one of `explainers`, or "auto": see `explainer_choice`. `verify` also deletes and inserts the pixels
+        that the heatmap names. The image itself is never among its own cases. Raises ImageError, BundleError.
         """
         return self.open(image, exclude_group).steps(target, top_k, explain, method, verify, progress)
 
@@ -172,7 +178,7 @@ class Bundle:
         explain: bool = True,
         exclude_group: str | None = None,
         progress: Progress | None = None,
-        method: str = ViTCX.method,
+        method: str = AUTO,
         verify: bool = False,
     ) -> Analysis:
         """Class, similar cases and (unless `explain=False`) the heatmap of one image; see `steps`."""

@@ -26,9 +26,21 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--head",
-        choices=("linear", "patch"),
-        help="linear on the embedding, or patch: the strongest patches decide and show where (default: patch at twice "
-        "the side for lung, where that was measured to be better, else linear)",
+        choices=("auto", "linear", "patch"),
+        default="auto",
+        help="linear on the embedding; patch: the strongest patches decide and show where; auto (default): both are "
+        "fitted and validation chooses, linear where it cannot tell them apart",
+    )
+    parser.add_argument(
+        "--explainer-seconds",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long the explainers are measured against random maps on validation (default %(default).0f; as long "
+        "again where none of the quick ones beats them)",
+    )
+    parser.add_argument(
+        "--no-explainer-check", action="store_true", help="do not measure them; ViT-CX is then shown as not checked"
     )
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
@@ -42,6 +54,8 @@ def main(given: Sequence[str] | None = None) -> int:
 
     from medssl.backbones.backbone import shared_backbone
     from medssl.bundle.build import build_bundle
+    from medssl.explain.choice import AUTO
+    from medssl.heads.choice import describe_choice
     from medssl.metrics.metric import format_metrics
 
     started = time.perf_counter()
@@ -64,11 +78,14 @@ def main(given: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         progress=not arguments.quiet,
         head=arguments.head,
+        explainer_seconds=0 if arguments.no_explainer_check else arguments.explainer_seconds,
     )
     metrics = bundle.metrics
     counts = f"{metrics['images']} test images of {metrics['groups']} groups"
     print(f"\n{bundle.task.title}: {counts}, seed {arguments.seed}\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    print(describe_choice(metrics["head_choice"]))
+    print(f"First heatmap: {bundle.explainer_choice.line(AUTO)}")
     for finding in metrics["audit"]["findings"]:
         print(f"{finding['severity']}: {printable(finding['message'])}")
     print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")

@@ -14,8 +14,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+from medssl.text import printable
+
 NOT_IMAGES = {".csv", ".json", ".jsonl", ".md", ".txt", ".parquet", ".py"}
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions to a full queue
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may compute by
 CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 COLUMNS = (
     "file",
@@ -32,6 +35,7 @@ COLUMNS = (
     "case_labels",
     "case_scores",
     "error",
+    "explained_by",
     "method",
     *CURVES,
     "beats_random",
@@ -111,7 +115,7 @@ def check_question(client: Any, options: argparse.Namespace) -> None:  # noqa: A
     if options.task and options.task not in tasks:
         raise CannotRunError(f"The app has no task {options.task!r}. It has: {', '.join(tasks)}.")
     labels = tasks[options.task] if options.task else sorted({label for each in tasks.values() for label in each})
-    known = {method for task in listed for method in task["explainers"]}
+    known = {"auto"} | {method for task in listed for method in task["explainers"]}
     if options.method not in known:
         raise CannotRunError(f"There is no explainer {options.method!r}. Allowed: {', '.join(sorted(known))}.")
     if options.target and options.target not in labels:
@@ -124,7 +128,7 @@ def busy(wait: float) -> str:
 
 
 def keep_pictures(result: dict, file: Path, number: int, folder: Path) -> None:
-    """Copy the heatmap and overlay into the folder and put their new places into the result."""
+    """Copy the heatmap and overlay, where there are some, into the folder and put their new places into the result."""
     for kind in ("heatmap", "overlay"):
         place = folder / f"{number:04d}-{file.stem}.{kind}.png"
         shutil.copyfile(result["explanation"][kind], place)
@@ -152,7 +156,7 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
             ),
             options.wait,
         )
-        if options.explain:
+        if result["explanation"]:
             keep_pictures(result, file, number, Path(options.explain))
     except AppError as error:
         return {"file": str(file), "error": str(error)}
@@ -174,6 +178,7 @@ def as_row(answer: dict) -> dict:
         **{key: answer.get(key, "") for key in ("file", "task", "error")},
         **{key: prediction.get(key, "") for key in ("label", "probability", "familiarity", "familiar")},
         **{key: explanation.get(key, "") for key in ("target", "evidence", "method")},
+        "explained_by": answer.get("explained_by", ""),
         **{name: figure["value"] for name, figure in figures.items()},
         "beats_random": figures[CURVES[-1]]["beats"] if figures else "",
         "prediction_set": " ".join(prediction.get("prediction_set", [])),
@@ -182,6 +187,18 @@ def as_row(answer: dict) -> dict:
         "case_labels": " ".join(case["label"] for case in cases),
         "case_scores": " ".join(str(case["score"]) for case in cases),
     }
+
+
+def cell(value: object) -> object:
+    """A value of the table that a spreadsheet takes for text and not for a formula, in one line of plain characters.
+
+    A text that begins with =, +, - or @ gets an apostrophe before it, see
+    https://owasp.org/www-community/attacks/CSV_Injection; control characters are written as escapes.
+    """
+    if not isinstance(value, str):
+        return value
+    plain = printable(value)
+    return f"'{plain}" if value[:1] in FORMULA or value.lstrip()[:1] in FORMULA else plain
 
 
 def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
@@ -193,7 +210,7 @@ def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
     for answer in answers:
         failed += "error" in answer
         if table:
-            table.writerow(as_row(answer))
+            table.writerow({name: cell(value) for name, value in as_row(answer).items()})
         else:
             print(json.dumps(answer, ensure_ascii=False), file=out)
         out.flush()
@@ -237,7 +254,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="", help="class to explain (default: the predicted one)")
     parser.add_argument("--top-k", type=int, default=6, help="similar cases an image, 1 to 50 (default %(default)s)")
     parser.add_argument("--explain", metavar="DIR", help="also compute heatmaps and put them, with overlays, here")
-    parser.add_argument("--method", default="vit_cx", help="explainer of the heatmaps (default %(default)s)")
+    parser.add_argument(
+        "--method",
+        default="auto",
+        help="explainer of the heatmaps; auto (default): the one that each task's bundle was built to show first",
+    )
     parser.add_argument(
         "--verify", action="store_true", help="delete and insert each heatmap's pixels (with --explain)"
     )

@@ -120,10 +120,10 @@ def serve(paths: Sequence[str], address: Address) -> int:
         print(f"The page cannot start: {error}", file=sys.stderr)
         return 2
 
-    from medssl.web.guard import GuardRules, allowed_hosts
+    from medssl.web.guard import GuardRules
     from medssl.web.page import launch_options
 
-    rules = GuardRules(allowed_hosts(address.host, address.allowed, address.share))
+    rules = GuardRules.of(address.host, address.allowed, address.share)
     place = {"server_name": address.host, "server_port": address.port, "share": address.share}
     try:
         page.launch(**place, **launch_options(rules))

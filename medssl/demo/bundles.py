@@ -52,4 +52,5 @@ def build_demo_bundle(task: str, out: str | Path, per_label: int = PER_LABEL, pr
             progress=progress,
             head=HEADS.get(task, LINEAR),
             license=TASKS[task].license,
+            explainer_seconds=0,  # how many images a time box holds differs from run to run
         )

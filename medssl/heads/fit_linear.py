@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -15,8 +16,9 @@ from medssl.backbones.embedder import Embedder
 from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
-from medssl.heads.calibration import calibrate, fit_temperature, smoothed_loss
-from medssl.heads.head import ClassificationHead
+from medssl.heads.calibration import calibrate, fit_temperature, smoothed_losses
+from medssl.heads.choice import Candidate, held_out_logits
+from medssl.heads.head import ClassificationHead, Head
 
 C_GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 # Classes count as uneven when the largest has this many times the images of the smallest.
@@ -66,34 +68,63 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED}}
 
 
-def choose_linear(train: Labelled, validation: Labelled, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
-    """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
-    balanced = uneven(train.labels, classes)
-    scores = {}
+@dataclass(frozen=True)
+class LinearFit:
+    """One fit: its C, weight `[C, D]` and bias `[C]`, its validation logits `[N, C]` and their losses `[N]`.
+
+    The losses are those after temperature scaling.
+    """
+
+    C: float
+    weight: np.ndarray
+    bias: np.ndarray
+    logits: np.ndarray
+    losses: np.ndarray
+
+
+def linear_fits(train: Labelled, validation: Labelled, classes: int, balanced: bool) -> list[LinearFit]:
+    """One fit for each C."""
+    found = []
     for C in C_GRID:
         weight, bias = fit_linear(train, C, classes, balanced)
         logits = validation.embeddings @ weight.T + bias
-        temperature = fit_temperature(logits, validation.labels)
-        scores[C] = smoothed_loss(logits / temperature, validation.labels)
-    chosen = min(scores, key=scores.__getitem__)
-    return *fit_linear(train, chosen, classes, balanced), chosen, balanced
+        losses = smoothed_losses(logits / fit_temperature(logits, validation.labels), validation.labels)
+        found.append(LinearFit(C, weight, bias, logits, losses))
+    return found
 
 
-def fit_head(
-    train: Labelled, validation: Labelled, task: Task, embedder: Embedder, facts: Mapping[str, Any] | None = None
-) -> ClassificationHead:
-    """Fit a head: C by validation likelihood, then temperature and thresholds on validation.
+def likeliest(fits: Sequence[LinearFit], rows: np.ndarray | slice = slice(None)) -> LinearFit:
+    """The fit of best validation likelihood on some of the images: a bool mask `[N]` or a slice."""
+    return min(fits, key=lambda fit: float(fit.losses[rows].mean()))
 
-    `facts` (where the data is from, the seed) are written into the head's `fitted_on`. Deterministic: nothing random
-    takes part. Raises DataError when a class is missing from train or validation.
+
+def choose_linear(train: Labelled, validation: Labelled, classes: int) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """Weight `[C, D]`, bias `[C]`, the C of best validation likelihood after temperature scaling, and if balanced."""
+    balanced = uneven(train.labels, classes)
+    chosen = likeliest(linear_fits(train, validation, classes, balanced))
+    return chosen.weight, chosen.bias, chosen.C, balanced
+
+
+def linear_candidate(
+    train: Labelled,
+    validation: Labelled,
+    task: Task,
+    embedder: Embedder,
+    facts: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Candidate:
+    """The head of `fit_head`, and what it is compared to a head of another kind by; the seed draws the halves.
+
+    Raises DataError when a class is missing from train or validation.
     """
     check_classes(task, train, validation)
-    weight, bias, chosen, balanced = choose_linear(train, validation, len(task.labels))
-    logits = validation.embeddings @ weight.T + bias
-    temperature, thresholds = calibrate(logits, train, validation, task.labels)
-    return ClassificationHead.from_linear(
-        weight.astype(np.float32),
-        bias.astype(np.float32),
+    balanced = uneven(train.labels, len(task.labels))
+    fits = linear_fits(train, validation, len(task.labels), balanced)
+    chosen = likeliest(fits)
+    temperature, thresholds = calibrate(chosen.logits, train, validation, task.labels)
+    head = ClassificationHead.from_linear(
+        chosen.weight.astype(np.float32),
+        chosen.bias.astype(np.float32),
         task.labels,
         embedder.backbone,
         embedder.pooling,
@@ -104,9 +135,21 @@ def fit_head(
         fitted_on={
             **(facts or {}),
             "method": "multinomial logistic regression on standardised embeddings",
-            "C": chosen,
+            "C": chosen.C,
             "C_chosen_by": "validation likelihood after temperature scaling",
             **fit_facts(train, validation, balanced),
         },
         versions=versions(),
     )
+    return Candidate(head, held_out_logits(lambda rows: likeliest(fits, rows).logits, validation.groups, seed))
+
+
+def fit_head(
+    train: Labelled, validation: Labelled, task: Task, embedder: Embedder, facts: Mapping[str, Any] | None = None
+) -> Head:
+    """Fit a linear head: C by validation likelihood, then temperature and thresholds on validation.
+
+    `facts` (where the data is from, the seed) are written into the head's `fitted_on`. Deterministic: nothing random
+    takes part. Raises DataError when a class is missing from train or validation.
+    """
+    return linear_candidate(train, validation, task, embedder, facts).head

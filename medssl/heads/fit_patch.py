@@ -18,12 +18,14 @@ from medssl.data.labelled import Labelled
 from medssl.data.tasks import Task
 from medssl.errors import DataError
 from medssl.heads.calibration import calibrate, fit_temperature, smoothed_losses
+from medssl.heads.choice import Candidate, held_out_logits
 from medssl.heads.fit_linear import (
     check_classes,
     fit_facts,
     uneven,
     versions,
 )
+from medssl.heads.head import Head
 from medssl.heads.patch import PatchHead, pool_evidence
 
 SHARES = (0.02, 0.05, 0.1, 0.25, 1.0)
@@ -166,15 +168,21 @@ def layer_fits(
     return found
 
 
-def choose(fits: Sequence[PatchFit]) -> PatchFit:
+def choose(fits: Sequence[PatchFit], rows: np.ndarray | slice = slice(None)) -> PatchFit:
     """Of the fits within one standard error of the lowest validation loss, the most local one.
 
     That is the smallest share, then the lowest loss. The one-standard-error rule (Breiman et al. 1984, section 3.4.3):
-    what validation cannot tell apart is decided by what the head is for.
+    what validation cannot tell apart is decided by what the head is for. `rows`: the images that choose, a bool mask
+    `[N]` or a slice.
     """
-    best = min(fits, key=lambda fit: fit.loss)
-    limit = best.loss + best.losses.std(ddof=1) / math.sqrt(len(best.losses))
-    return min((fit for fit in fits if fit.loss <= limit), key=lambda fit: (fit.share, fit.loss))
+
+    def loss(fit: PatchFit) -> float:
+        return float(fit.losses[rows].mean())
+
+    best = min(fits, key=loss)
+    of_best = best.losses[rows]
+    error = of_best.std(ddof=1) / math.sqrt(len(of_best)) if len(of_best) > 1 else 0.0
+    return min((fit for fit in fits if loss(fit) <= loss(best) + error), key=lambda fit: (fit.share, loss(fit)))
 
 
 @dataclass(frozen=True)
@@ -230,7 +238,7 @@ def lowest_losses(fits: Sequence[PatchFit]) -> dict[str, float]:
     return found
 
 
-def fit_patch_head(
+def patch_candidate(
     train: LabelledTokens,
     validation: LabelledTokens,
     task: Task,
@@ -238,19 +246,15 @@ def fit_patch_head(
     facts: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> PatchHead:
-    """Fit a patch head; layer, share and penalty by `choose`, then temperature and thresholds as ever.
-
-    `facts` (where the data is from) are written into the head's `fitted_on`. Deterministic for a seed. Raises DataError
-    when a class is missing from a split or tokens do not fit.
-    """
+) -> Candidate:
+    """The head of `fit_patch_head`, and what it is compared to a head of another kind by. Raises DataError."""
     check_classes(task, train.images, validation.images)
     check_tokens(train.layers, embedder.backbone.dimension)
     balanced = uneven(train.images.labels, len(task.labels))
     fits = fit_layers(train, validation, len(task.labels), balanced, seed, progress)
     chosen = choose(fits)
     temperature, thresholds = calibrate(chosen.logits, train.images, validation.images, task.labels)
-    return PatchHead.from_patch_linear(
+    head = PatchHead.from_patch_linear(
         chosen.weight,
         chosen.bias,
         list(task.labels),
@@ -272,3 +276,21 @@ def fit_patch_head(
         },
         versions=versions(),
     )
+    return Candidate(head, held_out_logits(lambda rows: choose(fits, rows).logits, validation.images.groups, seed))
+
+
+def fit_patch_head(
+    train: LabelledTokens,
+    validation: LabelledTokens,
+    task: Task,
+    embedder: Embedder,
+    facts: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Head:
+    """Fit a patch head; layer, share and penalty by `choose`, then temperature and thresholds as ever.
+
+    `facts` (where the data is from) are written into the head's `fitted_on`. Deterministic for a seed. Raises DataError
+    when a class is missing from a split or tokens do not fit.
+    """
+    return patch_candidate(train, validation, task, embedder, facts, seed, progress).head

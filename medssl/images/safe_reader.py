@@ -38,7 +38,7 @@ class Answer:
     """What a child says of a file: an RGB picture, or why there is none."""
 
     size: tuple[int, int] = (0, 0)
-    pixels: bytes = b""
+    pixels: bytes | memoryview = b""
     notes: tuple[str, ...] = ()
     error: str = ""
 
@@ -84,14 +84,14 @@ class Child:
         except (OSError, ValueError):
             return
 
-    def receive(self, deadline: float) -> bytes | None:
+    def receive(self, deadline: float) -> bytearray | None:
         """The child's next message; None when it does not come in time, or is larger than any picture."""
         head = self.read_exactly(LENGTH.size, deadline)
         if head is None or LENGTH.unpack(head)[0] > MOST_ANSWER:
             return None
         return self.read_exactly(LENGTH.unpack(head)[0], deadline)
 
-    def read_exactly(self, count: int, deadline: float) -> bytes | None:
+    def read_exactly(self, count: int, deadline: float) -> bytearray | None:
         """That many bytes of the child's output, None when they do not come in time."""
         found = bytearray()
         descriptor = self.answers.fileno()
@@ -105,7 +105,7 @@ class Child:
                 if not piece:
                     return None
                 found += piece
-        return bytes(found)
+        return found
 
     def end(self) -> None:
         """Kill the process and forget its pipes."""
@@ -118,14 +118,14 @@ class Child:
                 continue
 
 
-def read_answer(packed: bytes) -> Answer | None:
+def read_answer(packed: bytes | bytearray) -> Answer | None:
     """A child's message, which is plain data and no pickle: a child that was taken over must not reach this process."""
     try:
         width, height, notes_length, error_length = struct.unpack_from("<4Q", packed)
         place = struct.calcsize("<4Q")
         notes = packed[place : place + notes_length].decode("utf-8")
         error = packed[place + notes_length : place + notes_length + error_length].decode("utf-8")
-        pixels = packed[place + notes_length + error_length :]
+        pixels = memoryview(packed)[place + notes_length + error_length :]  # a view, as the copy is large
         if not error and len(pixels) != 3 * width * height:
             return None
         return Answer((width, height), pixels, tuple(notes.splitlines()), error)

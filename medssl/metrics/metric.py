@@ -89,6 +89,17 @@ def flagged_share(flags: np.ndarray, groups: Groups, n_bootstrap: int = 1000, se
     return metric("share", value[0], resampled[:, 0], len(values), [total], total)
 
 
+def figure_text(figure: Mapping, signed: bool = False) -> str:
+    """A figure with its interval, as `0.952 [0.911, 0.984]`."""
+    form = "+.3f" if signed else ".3f"
+    value, low, high = (figure.get(name) for name in ("value", "low", "high"))
+    if value is None:
+        return "unknown"
+    if low is None or high is None:
+        return f"{value:{form}} (interval unknown)"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
 def format_metrics(metrics: Mapping, digits: int = 3) -> str:
     """Metrics as a Markdown table with intervals; per-class recalls as rows of their own."""
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import logging
 import math
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from html import escape
-from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -20,65 +14,18 @@ from PIL import Image
 from medssl.audit.findings import without_file_names
 from medssl.bundle.analyzer import Analyzer, PictureEncodings, case_dict
 from medssl.bundle.bundle import Bundle, suggest_task
-from medssl.errors import BundleError, ImageError, LibraryError, MedSSLError
+from medssl.errors import ImageError, LibraryError, MedSSLError
 from medssl.explain import Explanation, ViTCX
+from medssl.explain.choice import AUTO
 from medssl.library.library import Case
+from medssl.web.plain_errors import guarded
 from medssl.web.served_files import served_png
+from medssl.web.service import MODEL, Service, backbone_name
 from medssl.web.uploads import read_upload
-from medssl.web.wanted import Stopped, check_wanted
+from medssl.web.wanted import check_wanted
 
-GENERAL_ERROR = "Something went wrong in this program, not in your image. Try again; if it stays, tell its maintainer."
 NO_FILE = "No image was given. Choose a PNG, JPEG, TIFF, WebP, BMP or DICOM file first."
 MOST_CASES = 50
-# Model runs of the page and of the API wait for each other: two at once are each slower than one after the other.
-MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
-log = logging.getLogger(__name__)
-
-
-def plain_error(error: Exception, toast: bool) -> gr.Error:
-    """What the user is told: a medssl error's own sentence, or a general one; the log gets places, never content."""
-    if isinstance(error, gr.Error):
-        return error
-    if isinstance(error, MedSSLError):
-        # A toast renders HTML, and a sentence may name what stands in a file; a client gets the sentence as it is.
-        return gr.Error(escape(str(error), quote=False) if toast else str(error), print_exception=False)
-    if isinstance(error, Stopped):
-        return gr.Error("Stopped: nobody waits for this any more.", print_exception=False)
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    places = " <- ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-    log.error("%s at %s", type(error).__name__, places)
-    return gr.Error(GENERAL_ERROR, print_exception=False)
-
-
-def guarded(function: Callable, toast: bool = False) -> Callable:
-    """The function, or generator function, with every exception as a plain `gr.Error` (for a toast: escaped)."""
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def stream(*args: Any, **kwargs: Any) -> Iterator:  # noqa: ANN401
-            try:
-                yield from function(*args, **kwargs)
-            except Exception as error:
-                raise plain_error(error, toast) from error
-
-        return stream
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            raise plain_error(error, toast) from error
-
-    return call
-
-
-def pick(bundles: Mapping[str, Bundle], name: object) -> Bundle:
-    """The bundle of that task. Raises BundleError naming the loaded ones."""
-    if isinstance(name, str) and name in bundles:
-        return bundles[name]
-    allowed = f"Loaded tasks: {', '.join(bundles)}." if bundles else "No bundle is loaded; start the app with one."
-    raise BundleError(f"There is no task {name!r} here. {allowed}")
 
 
 def check_top_k(value: object) -> int:
@@ -89,10 +36,10 @@ def check_top_k(value: object) -> int:
     return int(number)
 
 
-def backbone_name(bundle: Bundle) -> str:
-    """The backbone's name or Hub id; of a folder only its own name, as where it lies is nobody's business."""
-    name = str(bundle.head.backbone.get("id", "not stated"))
-    return Path(name).name if Path(name).is_absolute() else name
+def check_flag(name: str, value: object) -> None:
+    """Raises MedSSLError for anything but true and false."""
+    if not isinstance(value, bool):
+        raise MedSSLError(f"{name} is {value!r}; allowed are true and false.")
 
 
 def describe(name: str, bundle: Bundle) -> dict:
@@ -104,6 +51,7 @@ def describe(name: str, bundle: Bundle) -> dict:
         "modality": bundle.task.modality,
         "backbone": {**bundle.head.backbone, "id": backbone_name(bundle)},
         "explainers": bundle.explainers,
+        "first_explainer": bundle.explainer_choice.method,
         "figures": without_file_names(bundle.metrics),
     }
 
@@ -143,15 +91,16 @@ class Api:
     Their inputs are components of their own, which are never shown.
     """
 
-    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
-        self.bundles = bundles
+    def __init__(self, service: Service) -> None:
+        self.service = service
         with gr.Row(visible=False, elem_id="api-row"):
             image = gr.File(label="image file: PNG, JPEG, TIFF, WebP, BMP or DICOM", elem_id="api-image")
             task = gr.Textbox("", label="task name, see `tasks`; empty: the suggested one", elem_id="api-task")
             target = gr.Textbox("", label="class to explain; empty: the predicted one", elem_id="api-target")
             top_k = gr.Number(6, label=f"number of similar cases, 1 to {MOST_CASES}", elem_id="api-top-k")
             explain = gr.Checkbox(True, label="whether to compute the heatmap", elem_id="api-explain")
-            method = gr.Textbox(ViTCX.method, label="explainer, as `tasks` lists them", elem_id="api-method")
+            method = gr.Textbox(AUTO, label="explainer, as `tasks` lists them, or auto", elem_id="api-method")
+            compare = gr.Textbox(ViTCX.method, label="explainer, as `tasks` lists them", elem_id="api-compare")
             verify = gr.Checkbox(False, label="whether to verify the heatmap", elem_id="api-verify")
             case = gr.Textbox("", label="id of a case, as `similar` lists them", elem_id="api-case")
             self.out = gr.JSON(label="result", elem_id="api-out")
@@ -159,7 +108,7 @@ class Api:
         self.connect(self.tasks, [])
         self.connect(self.classify, [image, task])
         self.connect(self.explain, [image, task, target, method, verify])
-        self.connect(self.explain_case, [image, case, task, method])
+        self.connect(self.explain_case, [image, case, task, compare])
         self.connect(self.similar, [image, task, top_k])
         self.connect(self.analyze, [image, task, target, top_k, explain, method, verify])
 
@@ -168,28 +117,35 @@ class Api:
         limits = MODEL if inputs else {}
         gr.on([], guarded(endpoint), inputs, self.out, api_name=endpoint.__name__, api_visibility="public", **limits)
 
-    def opened(self, image: str | None, task: str) -> tuple[Analyzer, dict]:
-        """An uploaded image opened for a task, and what the answer says of the task. Raises MedSSLError."""
+    @contextmanager
+    def opened(self, image: str | None, task: str) -> Iterator[tuple[Analyzer, dict]]:
+        """A context with an uploaded image opened for a task, and what the answer says of the task.
+
+        The file is read first, as one that takes its time should hold up nobody; then the model is this call's alone.
+        Raises MedSSLError.
+        """
         if not isinstance(image, str) or not image:
             raise ImageError(NO_FILE)
-        if not task:
-            if not self.bundles:
-                pick(self.bundles, task)
-            encodings = PictureEncodings(read_upload(image))
-            suggestions = suggest_task(self.bundles, encodings)
-            task = suggestions[0].name
-            facts = {"task": task, "suggested": [asdict(suggestion) for suggestion in suggestions]}
-            return Analyzer.open(self.bundles[task], encodings), facts
-        bundle = pick(self.bundles, task)
-        return Analyzer.open(bundle, read_upload(image)), {"task": task}
+        bundles, suggest = self.service.bundles, not task
+        if not (suggest and bundles):
+            self.service.bundle(task)
+        encodings = PictureEncodings(read_upload(image))
+        with self.service.turn():
+            facts: dict = {"task": task}
+            if suggest:
+                suggestions = suggest_task(bundles, encodings)
+                facts["task"] = suggestions[0].name
+                facts["suggested"] = [asdict(suggestion) for suggestion in suggestions]
+            yield Analyzer.open(bundles[facts["task"]], encodings), facts
 
     def tasks(self) -> list[dict]:
         """List the loaded tasks: name, title, labels, modality, backbone, explainers and measured figures.
 
         Returns:
-            a list of objects with name, title, labels, modality, backbone, explainers (name: title), figures
+            a list of objects with name, title, labels, modality, backbone, explainers (name: title), first_explainer
+            (what auto means; null where none beats random maps), figures
         """
-        return [describe(name, bundle) for name, bundle in self.bundles.items()]
+        return [describe(name, bundle) for name, bundle in self.service.bundles.items()]
 
     def classify(self, image: str, task: str = "") -> dict:
         """Classify an image: label, probabilities, 90 % prediction set and familiarity. Research only, no diagnosis.
@@ -200,15 +156,15 @@ class Api:
         Returns:
             task, label, probability, probabilities, prediction_set, familiarity, familiar
         """
-        opened, facts = self.opened(image, task)
-        return {**facts, **asdict(opened.prediction)}
+        with self.opened(image, task) as (opened, facts):
+            return {**facts, **asdict(opened.prediction)}
 
     def explain(
         self,
         image: str,
         task: str = "",
         target: str = "",
-        method: str = ViTCX.method,
+        method: str = AUTO,
         verify: bool = False,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
@@ -218,21 +174,24 @@ class Api:
             image: the image file
             task: task name; empty takes the suggested one
             target: class to explain; empty takes the predicted one
-            method: explainer, as `tasks` lists them
+            method: explainer, as `tasks` lists them; auto: the one that beat random maps when the bundle was built
             verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
-            task, method, target, probability, evidence, masks, forward_passes, seconds, seed, heatmap (file), overlay
-            (file), verification (null without `verify`)
+            task, method, explained_by (one line: why this explainer), target, probability, evidence, masks,
+            forward_passes, seconds, seed, heatmap (file), overlay (file), verification (null without `verify`)
         """
-        opened, facts = self.opened(image, task)
-        tell = as_progress(progress)
-        share = 0.5 if verify else 1.0
-        explanation = opened.explanation(target or None, method, lambda done, text: tell(share * done, text))
-        shown = self.files.explanation(explanation, opened.picture.image)
-        verification = None
-        if verify:
-            verification = opened.verification(explanation, lambda done, text: tell(0.5 + 0.5 * done, text)).to_dict()
-        return {**facts, **shown, "verification": verification}
+        check_flag("verify", verify)
+        with self.opened(image, task) as (opened, facts):
+            tell = as_progress(progress)
+            share = 0.5 if verify else 1.0
+            explanation = opened.explanation(target or None, method, lambda done, text: tell(share * done, text))
+            shown = self.files.explanation(explanation, opened.picture.image)
+            verification = None
+            if verify:
+                found = opened.verification(explanation, lambda done, text: tell(0.5 + 0.5 * done, text))
+                verification = found.to_dict()
+            said = opened.bundle.explainer_choice.line(method)
+            return {**facts, **shown, "explained_by": said, "verification": verification}
 
     def similar(self, image: str, task: str = "", top_k: int = 6) -> dict:
         """Find the library cases most like an image, best first; the image itself is never among them.
@@ -245,8 +204,8 @@ class Api:
             task, cases: a list of id, label, score (cosine), group_id, source, thumbnail (file)
         """
         count = check_top_k(top_k)
-        opened, facts = self.opened(image, task)
-        return {**facts, "cases": [self.files.case(case) for case in opened.cases(count)]}
+        with self.opened(image, task) as (opened, facts):
+            return {**facts, "cases": [self.files.case(case) for case in opened.cases(count)]}
 
     def explain_case(
         self,
@@ -266,11 +225,11 @@ class Api:
         Returns:
             task, case, explanation, mirrored (null for a case without a picture)
         """
-        opened, facts = self.opened(image, task)
-        likeness = opened.likeness(case_id, method, as_progress(progress))
-        mirrored = likeness.mirrored and self.files.explanation(likeness.mirrored, likeness.case.image)
-        shown = self.files.explanation(likeness.explanation, opened.picture.image)
-        return {**facts, "case": self.files.case(likeness.case), "explanation": shown, "mirrored": mirrored}
+        with self.opened(image, task) as (opened, facts):
+            likeness = opened.likeness(str(case_id), method, as_progress(progress))
+            mirrored = likeness.mirrored and self.files.explanation(likeness.mirrored, likeness.case.image)
+            shown = self.files.explanation(likeness.explanation, opened.picture.image)
+            return {**facts, "case": self.files.case(likeness.case), "explanation": shown, "mirrored": mirrored}
 
     def analyze(
         self,
@@ -279,7 +238,7 @@ class Api:
         target: str = "",
         top_k: int = 6,
         explain: bool = True,
-        method: str = ViTCX.method,
+        method: str = AUTO,
         verify: bool = False,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> dict:
@@ -291,21 +250,24 @@ class Api:
             target: class to explain; empty takes the predicted one
             top_k: how many cases, 1 to 50
             explain: whether to compute the heatmap
-            method: explainer, as `tasks` lists them
+            method: explainer, as `tasks` lists them; auto: the one that beat random maps when the bundle was built
             verify: whether to delete and insert the heatmap's pixels, beside random maps
         Returns:
-            task, prediction, cases, explanation (null without `explain`), verification (null without `explain` and
+            task, prediction, cases, explanation (null without `explain`, and with method auto where no explainer beats
+            random maps), explained_by (one line: which explainer and why), verification (null without `explain` and
             `verify`), seconds, notes
         """
         count = check_top_k(top_k)
-        opened, facts = self.opened(image, task)
-        *_, analysis = opened.steps(target or None, count, explain, method, verify, as_progress(progress))
-        return {
-            **analysis.to_dict(),
-            **facts,
-            "cases": [self.files.case(case) for case in analysis.cases],
-            "explanation": self.files.explanation(analysis.explanation, analysis.image) if explain else None,
-        }
+        check_flag("explain", explain)
+        check_flag("verify", verify)
+        with self.opened(image, task) as (opened, facts):
+            *_, analysis = opened.steps(target or None, count, explain, method, verify, as_progress(progress))
+            return {
+                **analysis.to_dict(),
+                **facts,
+                "cases": [self.files.case(case) for case in analysis.cases],
+                "explanation": analysis.explanation and self.files.explanation(analysis.explanation, analysis.image),
+            }
 
 
 def as_progress(progress: gr.Progress) -> Callable[[float, str], None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from markupsafe import Markup
+
 from medssl.heads.config import Thresholds
 from medssl.metrics import COVERAGE_HEADER, coverage_rows
 from medssl.templates import environment
@@ -27,14 +29,15 @@ def plotted(item: Mapping) -> dict:
     return {"x": x, "y": y, "radius": round(min(8.0, 2.5 + item["n"] ** 0.5 / 4), 1), "title": title, **ends}
 
 
-def coverage_html(metrics: Mapping, thresholds: Thresholds) -> str:
-    """Promise, coverage table and reliability plot of a bundle as HTML."""
+def coverage_html(metrics: Mapping, thresholds: Thresholds) -> Markup:
+    """Promise, coverage table and reliability plot of a bundle as HTML, which another template takes as it is."""
     classification = metrics.get("classification") or {}
     ticks = [{"x": place(at, 0)[0], "y": place(0, at)[1] + 3, "text": f"{at:.0%}"} for at in (0, 0.25, 0.5, 0.75, 1)]
-    return TEMPLATE.render(
+    shown = TEMPLATE.render(
         promise=thresholds.promise(),
         header=COVERAGE_HEADER,
         rows=coverage_rows(classification),
         bins=[plotted(item) for item in classification.get("reliability") or []],
         ticks=ticks,
     )
+    return Markup(shown)  # noqa: S704 - its values were escaped by Jinja

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from html import escape
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,14 +15,17 @@ from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import ImageError
 from medssl.images.picture import Picture
 from medssl.web import render
-from medssl.web.api import MODEL, NO_FILE, Api, backbone_name, guarded, pick
-from medssl.web.coverage import coverage_html
+from medssl.web.api import NO_FILE, Api
 from medssl.web.decoded_uploads import DecodedUploads
-from medssl.web.guard import Guard, GuardRules, allowed_hosts
-from medssl.web.panels.cases import LIKENESS, CasesPanel
-from medssl.web.panels.heatmap import ANALYSIS, HEATMAP, HeatmapPanel
+from medssl.web.guard import Guard, GuardRules
+from medssl.web.panels.heatmap import HeatmapPanel
+from medssl.web.panels.panel import LATEST, PRIVATE, QUICK, SLOW, Panel, Updates, Wiring, plain
+from medssl.web.panels.registry import ABOVE, BELOW, BESIDE
+from medssl.web.pictures import for_screen, make_examples
+from medssl.web.plain_answers import PlainAnswers, PlainBlocks
 from medssl.web.served_files import served_png
-from medssl.web.session import Visit
+from medssl.web.service import Service
+from medssl.web.session import ANALYSIS, Visit
 from medssl.web.uploads import read_upload
 from medssl.web.wanted import Stopped
 
@@ -37,7 +39,7 @@ def launch_options(rules: GuardRules | None = None) -> dict:
 
     `rules` say who may ask it what; by default this machine alone.
     """
-    guard = Middleware(Guard, rules=rules or GuardRules(allowed_hosts("127.0.0.1")))
+    middleware = [Middleware(Guard, rules=rules or GuardRules.of("127.0.0.1")), Middleware(PlainAnswers)]
     theme = gr.themes.Soft(
         primary_hue="cyan",
         secondary_hue="cyan",
@@ -62,7 +64,7 @@ def launch_options(rules: GuardRules | None = None) -> dict:
         "css_paths": Path(__file__).with_name("page.css"),
         "show_error": False,
         "enable_monitoring": False,
-        "app_kwargs": {"middleware": [guard]},
+        "app_kwargs": {"middleware": middleware},
         "ssr_mode": False,
         "run_history": False,
         "footer_links": ["api"],
@@ -76,14 +78,14 @@ def launch_options(rules: GuardRules | None = None) -> dict:
 
 def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
     """The page and the endpoints over the loaded bundles (task name -> Bundle); none gives a page that says how."""
-    tasks = [bundle.task for bundle in bundles.values()]
-    with gr.Blocks(title="medssl", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as demo:
-        gr.HTML(render.header(tasks), elem_id="header")
+    service = Service(bundles)
+    with PlainBlocks(title="medssl", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as demo:
+        gr.HTML(render.header([bundle.task for bundle in bundles.values()]), elem_id="header")
         if bundles:
-            Page(bundles)
+            Page(service)
         else:
-            gr.HTML(render.NO_BUNDLE, elem_id="no-bundle-box")
-        Api(bundles)
+            gr.HTML(render.no_bundle(), elem_id="no-bundle-box")
+        Api(service)
         gr.HTML(render.limits(KEPT_SECONDS // 60 + 1), elem_id="limits")
     demo.temp_file_sets.append(DecodedUploads())
     # Closed to direct calls, which go round the queue: `/call`, gradio_client and MCP use it.
@@ -91,23 +93,23 @@ def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
 
 
 class Page:
-    """The components of the page and what happens between them."""
+    """The components of the page and what happens between them; answers are shown by its panels."""
 
-    def __init__(self, bundles: Mapping[str, Bundle]) -> None:
-        self.bundles = bundles
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.first, first = next(iter(service.bundles.items()))
         self.examples_folder = tempfile.TemporaryDirectory(prefix="medssl-examples-")
-        self.examples = render.make_examples(bundles, Path(self.examples_folder.name))
+        self.examples = make_examples(service.bundles, Path(self.examples_folder.name))
         self.visit = gr.State(None, time_to_live=KEPT_SECONDS)
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=2, min_width=320, elem_id="left"):
                 self.build_left()
             with gr.Column(scale=4, min_width=320, elem_id="right"):
-                self.build_right()
+                self.panels = self.build_right(first)
         self.connect()
 
     def build_left(self) -> None:
         """Image, task and buttons."""
-        first = next(iter(self.bundles))
         self.upload = gr.File(label="Image file or DICOM", height=120, elem_id="upload")
         self.preview = gr.Image(
             label="Your image",
@@ -119,8 +121,8 @@ class Page:
             elem_id="preview",
         )
         self.task = gr.Dropdown(
-            [(bundle.task.title, name) for name, bundle in self.bundles.items()],
-            value=first,
+            [(bundle.task.title, name) for name, bundle in self.service.bundles.items()],
+            value=self.first,
             label="Task",
             filterable=False,
             elem_id="task",
@@ -142,240 +144,137 @@ class Page:
             elem_id="examples",
         )
 
-    def build_right(self) -> None:
-        """Class, heatmap, similar cases and figures."""
-        first = next(iter(self.bundles.values()))
-        self.warning = gr.HTML("", elem_id="warning")
-        self.verdict = gr.HTML(render.EMPTY, elem_id="verdict")
+    def build_right(self, bundle: Bundle) -> list[Panel]:
+        """The panels, those beside each other in a row that is hidden until there is an answer."""
+        panels = [panel(bundle) for panel in ABOVE]
         with gr.Row(visible=False, elem_id="results") as self.results:
-            with gr.Column(min_width=300, elem_id="where"):
-                self.where = HeatmapPanel(first)
-            with gr.Column(min_width=300, elem_id="which"):
-                self.which = CasesPanel()
-        with gr.Accordion("Measured figures and audit of this task", open=False, elem_id="figures-accordion"):
-            self.figures = gr.HTML(self.figures_of(first), elem_id="figures")
+            for panel in BESIDE:
+                with gr.Column(min_width=300, elem_id=panel.name):
+                    panels.append(panel(bundle))
+        return panels + [panel(bundle) for panel in BELOW]
 
     def connect(self) -> None:
         """The events; none of them is an endpoint."""
-        where, which = self.where, self.which
-        checked = [where.verify, where.verification]
-        explained = [where.overlay, where.note, *checked]
-        likeness = [which.why, which.likeness, which.own, which.theirs]
-        found = [which.gallery, which.case, *likeness]
-        shown = [self.warning, self.verdict, self.results, *explained, where.target, where.method, *found]
-        received = [self.visit, self.preview, self.task, self.suggestion, self.figures, *shown]
-        asked = [self.visit, self.task, where.target, where.opacity, where.method]
-        private = {"api_visibility": "private"}
-        slow = {**private, **MODEL}
-        quick = {**private, "show_progress": "hidden", "concurrency_limit": 4}
-        latest = {"trigger_mode": "always_last"}
+        controls = next(panel for panel in self.panels if isinstance(panel, HeatmapPanel)).controls
+        asked = [self.visit, self.task, *controls]
+        outputs = [output for panel in self.panels for output in panel.outputs]
+        shown = [self.results, *outputs]
+        received = [self.visit, self.preview, self.task, self.suggestion, *shown]
+        progress_on = next(panel for panel in self.panels if isinstance(panel, HeatmapPanel)).overlay
 
-        def plain(function: Callable) -> Callable:
-            return guarded(function, toast=True)
-
-        # Of a dropdown's events "blur" comes once after a choice; "input" comes twice, "select" not from a keyboard.
-        running = self.analyze.click(plain(self.run), asked, shown, show_progress_on=where.overlay, **slow)
-        again = gr.on(
-            [where.target.blur, where.method.blur],
-            plain(self.explain_again),
-            asked,
-            explained,
-            show_progress_on=where.overlay,
-            **latest,
-            **slow,
-        )
-        verifying = where.verify.click(
-            plain(self.verify), [self.visit, self.task], checked, show_progress_on=where.verification, **slow
-        )
-        # Gradio's "always_last" repeats the event it was busy with, old choice and all. So every choice is noted in the
-        # visit at once, and the comparison reads it there.
-        choosing = which.gallery.select(
-            plain(which.facts), self.visit, [which.case, *likeness], trigger_mode="multiple", **quick
-        )
-        comparing = choosing.success(
-            plain(self.compare),
-            [self.visit, self.task, where.method, where.opacity],
-            likeness,
-            show_progress_on=which.why,
-            **latest,
-            **slow,
-        )
-        runs = [running, again, verifying, comparing]
-        seen = {"show_progress_on": self.preview, "cancels": runs, **slow}
+        wiring = Wiring(self.service, self.visit, self.task, asked)
+        runs = [self.analyze.click(plain(self.run), asked, shown, show_progress_on=progress_on, **SLOW)]
+        for panel in self.panels:
+            runs += panel.connect(wiring)
+        seen = {"show_progress_on": self.preview, "cancels": runs, **SLOW}
         reading = self.upload.upload(plain(self.receive), [self.visit, self.upload], received, **seen)
         taken = [self.upload, *received]
         taking = self.example_gallery.select(plain(self.receive_example), self.visit, taken, **seen)
-        self.upload.clear(plain(self.clear), self.visit, received, cancels=[reading, taking, *runs], **quick)
-        changed = [self.figures, *shown]
-        self.task.blur(plain(self.change_task), [self.visit, self.task], changed, cancels=runs, **quick)
-        said = [where.note, where.verification, which.why]
-        self.stop.click(plain(self.stop_said), self.visit, said, queue=False, cancels=runs, **private)
-        pictures = [where.overlay, which.own, which.theirs]
-        where.opacity.input(plain(self.reblend), [self.visit, where.opacity], pictures, **latest, **quick)
+        self.upload.clear(plain(self.forget), self.visit, received, cancels=[reading, taking, *runs], **QUICK)
+        # Of a dropdown's events "blur" comes once after a choice.
+        self.task.blur(plain(self.change_task), [self.visit, self.task], shown, cancels=runs, **QUICK)
+        said = {"queue": False, "show_progress": "hidden", "cancels": runs, **PRIVATE}
+        self.stop.click(plain(self.stop_said), self.visit, outputs, **said)
+        opacity = controls[1]
+        opacity.input(plain(self.reblend), [self.visit, opacity], outputs, **LATEST, **QUICK)
 
-    def figures_of(self, bundle: Bundle) -> str:
-        """The accordion's content."""
-        coverage = coverage_html(bundle.metrics, bundle.head.thresholds)
-        return render.figures(bundle.metrics, bundle.task.modality, backbone_name(bundle), coverage)
-
-    def blank(self, name: str) -> dict:
+    def blank(self, task: str) -> Updates:
         """The right column before anything was found, for that task."""
-        return {
-            self.warning: "",
-            self.verdict: render.EMPTY,
-            self.results: gr.Row(visible=False),
-            **self.where.blank(self.bundles[name]),
-            **self.which.blank(),
-        }
+        bundle = self.service.bundle(task)
+        return {self.results: gr.Row(visible=False), **merged(panel.blank(bundle) for panel in self.panels)}
 
-    def forget(self, visit: Visit | None) -> dict:
+    def forget(self, visit: Visit | None) -> Updates:
         """End what runs for the old upload, and an empty page."""
         if visit:
             visit.end()
-        first = next(iter(self.bundles))
-        return {self.visit: None, self.preview: None, self.suggestion: "", **self.blank(first)}
+        return {
+            self.visit: None,
+            self.preview: None,
+            self.task: self.first,
+            self.suggestion: "",
+            **self.blank(self.first),
+        }
 
-    def receive(self, visit: Visit | None, path: str | None) -> Iterator[dict]:
+    def receive(self, visit: Visit | None, path: str | None) -> Iterator[Updates]:
         """Read an upload, show it and suggest its task. The old results go first, so that an error leaves none."""
         yield self.forget(visit)
         if not path:
             raise ImageError(NO_FILE)
         yield self.received(Visit(read_upload(path)))
 
-    def receive_example(self, visit: Visit | None, event: gr.SelectData) -> Iterator[dict]:
+    def receive_example(self, visit: Visit | None, event: gr.SelectData) -> Iterator[Updates]:
         """Take an example as if it had been uploaded; its own group is kept out of its cases."""
         yield {self.upload: None, **self.forget(visit)}
         example = self.examples[event.index]
         yield self.received(Visit(Picture.read(example["path"]), group=example["group"]))
 
-    def received(self, visit: Visit) -> dict:
+    def received(self, visit: Visit) -> Updates:
         """A fresh visit on the page, with the task its image resembles most."""
-        found = suggest_task(self.bundles, visit.encodings)
-        best = found[0]
-        bundle = self.bundles[best.name]
+        with self.service.turn():
+            best = suggest_task(self.service.bundles, visit.encodings)[0]
         visit.task = best.name
-        title = render.pretty(bundle.task.title)
-        said = f"Suggested task: <b>{escape(title)}</b> (familiarity {best.familiarity:.2f}). Change it if it is wrong."
-        if best.familiar is False:
-            said = (
-                "This image looks like none of the loaded tasks. Choose the task yourself, and do not trust the class."
-            )
+        task = self.service.bundle(best.name).task
         return {
             self.visit: visit,
-            self.preview: served_png(self.preview, render.for_screen(visit.image)),
+            self.preview: served_png(self.preview, for_screen(visit.image)),
             self.task: best.name,
-            self.suggestion: render.note(said) + "".join(render.note(escape(note)) for note in visit.picture.notes),
-            self.figures: self.figures_of(bundle),
+            self.suggestion: render.suggestion(task, best, visit.picture.notes),
             **self.blank(best.name),
         }
 
-    def clear(self, visit: Visit | None) -> dict:
-        """Forget the upload."""
-        name, bundle = next(iter(self.bundles.items()))
-        return {**self.forget(visit), self.task: name, self.figures: self.figures_of(bundle)}
-
-    def change_task(self, visit: Visit | None, name: str) -> dict:
+    def change_task(self, visit: Visit | None, task: str) -> Updates:
         """Another task was chosen: its figures, and no results of the old one."""
-        if visit and visit.task == name:
+        if visit and visit.task == task:
             return self.stop_said(visit)
         if visit:
             visit.end()
             visit.forget()
-            visit.task = name
-        return {self.figures: self.figures_of(pick(self.bundles, name)), **self.blank(name)}
+            visit.task = task
+        return self.blank(task)
 
-    def stop_said(self, visit: Visit | None) -> dict:
+    def stop_said(self, visit: Visit | None) -> Updates:
         """Stop what runs (closing its event alone would let it run on), and say so where its result is missing."""
         running = visit.end() if visit else ""
-        if not running:
-            return gr.skip()
-        return self.which.stopped() if running == LIKENESS else self.where.stopped(running, visit.analysis)
+        return merged(panel.stopped(running, visit) for panel in self.panels) if running else gr.skip()
 
-    def reblend(self, visit: Visit | None, opacity: float) -> dict:
+    def reblend(self, visit: Visit | None, opacity: float) -> Updates:
         """All heatmaps at another opacity."""
-        return {**self.where.reblend(visit, opacity), **self.which.reblend(visit, opacity)} or gr.skip()
+        return (visit and merged(panel.reblend(visit, opacity) for panel in self.panels)) or gr.skip()
 
     def steps(
-        self, run: str, visit: Visit | None, name: str, target: str, method: str, progress: gr.Progress
+        self, visit: Visit | None, task: str, target: str, method: str, progress: gr.Progress
     ) -> Iterator[Analysis]:
-        """`Bundle.steps` for this visit, as a run of that name; ends early when Stop was pressed."""
+        """The growing analysis of a visit's picture; ends early when Stop was pressed."""
         if visit is None:
             raise ImageError(NO_FILE)
-        bundle = pick(self.bundles, name)
+        bundle = self.service.bundle(task)
         try:
-            with visit.run(run, progress) as tell:
-                opened = visit.analyzer(name, bundle)
-                yield from opened.steps(target or None, CASES_SHOWN, method=method, progress=tell)
+            with visit.run(ANALYSIS, progress) as tell:
+                opened = visit.analyzer(task, bundle)
+                yield from self.service.in_turn(opened.steps(target or None, CASES_SHOWN, method=method, progress=tell))
         except Stopped:
             return
 
     def run(
         self,
         visit: Visit | None,
-        name: str,
+        task: str,
         target: str,
         opacity: float,
         method: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> Iterator[dict]:
+    ) -> Iterator[Updates]:
         """Class first, then cases, then the heatmap."""
-        bundle = pick(self.bundles, name)
-        shown: dict = {}
-        for analysis in self.steps(ANALYSIS, visit, name, target, method, progress):
+        bundle = self.service.bundle(task)
+        shown: Updates = {self.results: gr.Row(visible=True)}
+        for analysis in self.steps(visit, task, target, method, progress):
             if analysis.cases is None:
                 visit.forget()
-                thresholds = bundle.head.thresholds
-                shown = {
-                    self.warning: render.warning(analysis.prediction, thresholds.familiarity),
-                    self.verdict: render.verdict(analysis.prediction, bundle.task, thresholds),
-                    self.results: gr.Row(visible=True),
-                    **self.where.waiting(bundle, analysis),
-                    **self.which.blank(),
-                }
-            elif analysis.explanation is None:
-                shown.update(self.which.found(analysis))
-            else:
-                shown.update(self.where.explained(analysis, opacity))
+            shown = {**shown, **merged(panel.show(bundle, analysis, opacity) for panel in self.panels)}
             visit.analysis = analysis
             yield shown
 
-    def explain_again(
-        self,
-        visit: Visit | None,
-        name: str,
-        target: str,
-        opacity: float,
-        method: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> dict:
-        """The heatmap for another class of the same image, or by another method, unless it is the shown one."""
-        analysis = visit and visit.analysis
-        if analysis and analysis.explanation:
-            shown = analysis.explanation
-            if (shown.target, shown.method) == (target or analysis.prediction.label, method):
-                return gr.skip()
-        for analysis in self.steps(HEATMAP, visit, name, target, method, progress):
-            if analysis.explanation is not None:
-                visit.analysis = analysis
-                return self.where.explained(analysis, opacity)
-        return gr.skip()
 
-    def verify(
-        self,
-        visit: Visit | None,
-        name: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> dict:
-        """Whether the shown heatmap holds."""
-        return self.where.verified(visit, pick(self.bundles, name), progress)
-
-    def compare(
-        self,
-        visit: Visit | None,
-        name: str,
-        method: str,
-        opacity: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> dict:
-        """Why the chosen case is similar."""
-        return self.which.explained(visit, pick(self.bundles, name), method, opacity, progress)
+def merged(parts: Iterator[Updates]) -> Updates:
+    """What all panels change, as one."""
+    return {output: value for part in parts for output, value in part.items()}

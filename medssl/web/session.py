@@ -16,6 +16,8 @@ from medssl.explain.likeness import Likeness
 from medssl.images.picture import Picture
 from medssl.web.wanted import Stopped, check_wanted
 
+ANALYSIS = "analysis"  # the name of the run that Analyze starts
+
 
 @dataclass
 class Visit:

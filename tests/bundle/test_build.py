@@ -1,5 +1,7 @@
 """A build decodes each file once, whatever the head; its options are one value."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,11 +11,15 @@ from medssl.bundle.build import BuildOptions
 from medssl.bundle.scan import scan_pictures
 from medssl.data.load import load_data, read_record
 from medssl.errors import BundleError, DataError
+from medssl.explain.check import CheckPlan
+from medssl.heads.choice import describe_choice
 from medssl.images import image_id
 from medssl.images.thumbnails import thumbnail
+from tests.conftest import TINY_TASKS, UNCHOSEN
+from tests.models import save_model
 
 
-@pytest.mark.parametrize("head", ["linear", "patch"])
+@pytest.mark.parametrize("head", ["linear", "patch", "auto"])
 def test_each_file_is_decoded_once(head, tiny_data, tiny_backbone, tmp_path, monkeypatch):
     decoded = []
 
@@ -24,7 +30,8 @@ def test_each_file_is_decoded_once(head, tiny_data, tiny_backbone, tmp_path, mon
     for module in ("medssl.bundle.scan", "medssl.backbones.frames", "medssl.audit.fingerprint"):
         monkeypatch.setattr(f"{module}.read_record", counting)
     backbone = Backbone.from_pretrained(tiny_backbone)
-    bundle = build_bundle(tiny_data["shapes"], "shapes", backbone, cache_dir=tmp_path, progress=False, head=head)
+    quiet = {"cache_dir": tmp_path, "progress": False, "explainer_seconds": 0}
+    bundle = build_bundle(tiny_data["shapes"], "shapes", backbone, head=head, **quiet)
     assert sorted(decoded) == sorted(load_data(tiny_data["shapes"])["file_name"])
     assert bundle.metrics["images"] == bundle.cases["split"].count("test")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("build-")]
@@ -44,12 +51,15 @@ def test_the_scan_keeps_what_a_plain_loop_finds(tiny_data, tiny_backbone, tmp_pa
 
 def test_options_and_settings_say_the_same(tiny_data, tiny_backbone, tmp_path):
     backbone = Backbone.from_pretrained(tiny_backbone)
-    options = BuildOptions(pooling="mean", cache_dir=tmp_path, progress=False)
+    quiet = {"cache_dir": tmp_path, "progress": False, **UNCHOSEN}
+    options = BuildOptions(pooling="mean", **quiet)
     one = build_bundle(tiny_data["shapes"], "shapes", backbone, options=options)
-    two = build_bundle(tiny_data["shapes"], "shapes", backbone, pooling="mean", cache_dir=tmp_path, progress=False)
+    two = build_bundle(tiny_data["shapes"], "shapes", backbone, pooling="mean", **quiet)
     assert one.metrics == two.metrics and one.head.pooling == "mean"
     with pytest.raises(BundleError, match="no head of kind 'tree'.*linear, patch"):
         BuildOptions(head="tree")
+    with pytest.raises(BundleError, match="explainer_seconds is -1"):
+        BuildOptions(explainer_seconds=-1)
 
 
 def test_only_broken_files_are_said(tmp_path, tiny_backbone):
@@ -59,3 +69,29 @@ def test_only_broken_files_are_said(tmp_path, tiny_backbone):
             (tmp_path / "data" / label / f"{index}.png").write_bytes(b"broken")
     with pytest.raises(DataError, match="None of the 8 files"):
         build_bundle(tmp_path / "data", "x", str(tiny_backbone), cache_dir=tmp_path / "cache", progress=False)
+
+
+def test_validation_chooses_and_says_so(tiny_data, tiny_backbone, tmp_path, monkeypatch):
+    """Kind of head and explainer are chosen on validation alone; both stand in metrics and card, twice the same."""
+    monkeypatch.setattr("medssl.bundle.build.CheckPlan", partial(CheckPlan, images=2, clock=lambda: 0.0))
+    backbone = Backbone.from_pretrained(tiny_backbone)
+    quiet = {"labels": TINY_TASKS["tints"], "cache_dir": tmp_path, "progress": False}
+    one, two = (build_bundle(tiny_data["tints"], "tints", backbone, **quiet) for _ in range(2))
+    assert one.metrics == two.metrics and one.card == two.card
+    chosen = one.metrics["head_choice"]
+    assert chosen["split"] == "val" and chosen["images"] == one.cases["split"].count("val")
+    assert chosen["chosen"] == one.head.kind and describe_choice(chosen) in one.card
+    check = one.metrics["explainer_check"]
+    assert check["split"] == "val" and check["sampled"] == 2 and "vit_cx" in check["explainers"]
+    assert one.explainer_choice.line("auto") in one.card and not one.explainer_choice.checked
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_a_patch_head_is_tried_where_it_can_be_and_its_tokens_are_few(family, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.bundle.build.MOST_TOKEN_BYTES", 1000)
+    backbone = Backbone.from_pretrained(save_model(family, tmp_path / family))
+    quiet = {"cache_dir": tmp_path, "progress": False, "explainer_seconds": 0}
+    bundle = build_bundle(tiny_data["tints"], "tints", backbone, **quiet)
+    reason = bundle.metrics["head_choice"]["patch_not_tried"]
+    assert ("no patch tokens" if family == "resnet" else "patch tokens would take") in reason
+    assert bundle.head.kind == "linear" and "explainer_check" not in bundle.metrics

@@ -11,8 +11,10 @@ from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.data.load import load_data
 from medssl.errors import BackboneError, BundleError, DataError, ImageError, LibraryError
 from medssl.heads.head import ClassificationHead
+from tests.conftest import UNCHOSEN
 from tests.models import save_model
 
+QUIET = {"progress": False, **UNCHOSEN}
 COLOURS = {"blue": (60, 90, 200), "green": (60, 180, 80), "red": (210, 70, 60)}
 
 
@@ -39,7 +41,7 @@ def data(tmp_path_factory):
 def built(data, tmp_path_factory):
     place = tmp_path_factory.mktemp("built")
     backbone = Backbone.from_pretrained(save_model("dinov2", place / "backbone"))
-    bundle = build_bundle(data, "colours", backbone, place / "bundle", cache_dir=place / "cache", progress=False)
+    bundle = build_bundle(data, "colours", backbone, place / "bundle", cache_dir=place / "cache", **QUIET)
     return bundle, place / "bundle"
 
 
@@ -114,6 +116,31 @@ def test_another_explainer_can_be_chosen_and_its_heatmap_verified(built, data):
         bundle.analyze(data / "red" / "2.png", method="lime")
 
 
+def test_auto_takes_the_explainer_that_the_build_chose(built, data, monkeypatch):
+    bundle, _ = built
+    picture = data / "red" / "2.png"
+    assert bundle.analyze(picture).explained_by.startswith("ViT-CX, not checked")
+    assert bundle.analyze(picture).explanation.method == "vit_cx"
+
+    def found(low):
+        gap = {"value": 0.2, "low": low, "high": 0.3, "n": 12, "groups": 9}
+        return {"explainer_check": {"explainers": {"grad_cam": {"insertion_minus_deletion": 0.4, "less_random": gap}}}}
+
+    monkeypatch.setattr(bundle, "metrics", found(0.1))
+    chosen = bundle.analyze(picture)
+    assert chosen.explanation.method == "grad_cam" and "+0.200 [+0.100, +0.300]" in chosen.explained_by
+    assert chosen.to_dict()["explained_by"] == chosen.explained_by
+    assert bundle.open(picture).explanation().method == "grad_cam"
+    monkeypatch.setattr(bundle, "metrics", found(-0.1))
+    none = bundle.analyze(picture, verify=True)
+    assert none.explanation is None and none.verification is None and none.cases
+    assert none.explained_by.startswith("No heatmap is shown")
+    with pytest.raises(BundleError, match="no explainer of this model beats random maps.*Name one as method"):
+        bundle.open(picture).explanation()
+    by_hand = bundle.analyze(picture, method="grad_cam")
+    assert by_hand.explanation.method == "grad_cam" and "does not beat random maps" in by_hand.explained_by
+
+
 def test_a_case_is_explained_on_both_sides(built, data):
     bundle, _ = built
     image = data / "green" / "3.png"
@@ -184,7 +211,7 @@ def test_the_metrics_and_the_card_tell_everything(built):
 
 def test_building_twice_gives_the_same_bundle(built, data, tmp_path):
     bundle, folder = built
-    again = build_bundle(data, "colours", bundle.backbone, tmp_path / "bundle", cache_dir=tmp_path, progress=False)
+    again = build_bundle(data, "colours", bundle.backbone, tmp_path / "bundle", cache_dir=tmp_path, **QUIET)
     assert again.metrics == bundle.metrics
     for name in ("head/model.safetensors", "head/config.json", "metrics.json"):
         assert (folder / name).read_bytes() == (tmp_path / "bundle" / name).read_bytes()
@@ -193,7 +220,7 @@ def test_building_twice_gives_the_same_bundle(built, data, tmp_path):
 @pytest.mark.parametrize("family", ["dinov2-registers", "vit", "deit", "resnet"])
 def test_every_family_goes_the_whole_way(family, data, tmp_path):
     backbone = Backbone.from_pretrained(save_model(family, tmp_path / "backbone"))
-    bundle = build_bundle(data, "colours", backbone, tmp_path / "bundle", cache_dir=tmp_path, progress=False)
+    bundle = build_bundle(data, "colours", backbone, tmp_path / "bundle", cache_dir=tmp_path, **QUIET)
     again = Bundle.load(tmp_path / "bundle")
     path = data / "green" / "7.png"
     one, two = bundle.analyze(path), again.analyze(path)
@@ -279,16 +306,16 @@ def test_unknown_target_and_bad_image(built, data):
 def test_broken_files_are_left_out_and_named(data, built, tmp_path):
     folder = shutil.copytree(data, tmp_path / "data")
     (folder / "red" / "0.png").write_bytes(b"broken")
-    bundle = build_bundle(folder, "colours", built[0].backbone, cache_dir=tmp_path, progress=False)
+    bundle = build_bundle(folder, "colours", built[0].backbone, cache_dir=tmp_path, **QUIET)
     assert len(bundle.cases) == 59
     assert "red/0.png" in json.dumps(bundle.metrics["audit"])
 
 
 def test_labels_that_do_not_fit_are_refused(data, built, tmp_path):
     with pytest.raises(DataError, match="purple"):
-        build_bundle(data, "colours", built[0].backbone, labels=["blue", "purple"], cache_dir=tmp_path, progress=False)
+        build_bundle(data, "colours", built[0].backbone, labels=["blue", "purple"], cache_dir=tmp_path, **QUIET)
     with pytest.raises(BackboneError):
-        build_bundle(data, "colours", "no-such-backbone", progress=False)
+        build_bundle(data, "colours", "no-such-backbone", **QUIET)
 
 
 def test_the_task_is_suggested_by_familiarity(built, tmp_path):
@@ -298,7 +325,7 @@ def test_the_task_is_suggested_by_familiarity(built, tmp_path):
         array = np.asarray(Image.open(path)).copy()
         array[::4] = 255 - array[::4]
         Image.fromarray(array).save(path)
-    other = build_bundle(folder, "stripes", bundle.backbone, cache_dir=tmp_path, progress=False)
+    other = build_bundle(folder, "stripes", bundle.backbone, cache_dir=tmp_path, **QUIET)
     bundles = {"colours": bundle, "stripes": other}
     striped = sorted(folder.rglob("*.png"))
     right = [suggest_task(bundles, path)[0].name == "stripes" for path in striped[:12]]

@@ -11,7 +11,7 @@ from medssl.bundle.build import build_bundle
 from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.data.labelled import Labelled
-from medssl.data.tasks import TASKS, Task
+from medssl.data.tasks import Task
 from medssl.errors import BackboneError, BundleError, DataError
 from medssl.heads.config import SCHEMA_VERSION
 from medssl.heads.fit_linear import fit_head
@@ -26,7 +26,7 @@ from medssl.heads.fit_patch import (
 )
 from medssl.heads.head import ClassificationHead
 from medssl.heads.patch import PatchHead, load_head, pool_evidence
-from tests.conftest import TINY_TASKS, make_folder, sample
+from tests.conftest import TINY_TASKS, sample
 from tests.models import save_model
 
 LABELS = ["a", "b", "c"]
@@ -339,6 +339,7 @@ def built(tiny_data, tiny_backbone, tmp_path_factory):
         cache_dir=place,
         progress=False,
         head="patch",
+        explainer_seconds=0,
     )
     return bundle, place / "tints"
 
@@ -390,18 +391,3 @@ def test_a_task_is_suggested_across_kinds_of_head(built, tiny_bundles, tiny_data
 def test_an_unknown_kind_is_refused(tiny_data, backbone):
     with pytest.raises(BundleError, match="'forest'.*linear, patch"):
         build_bundle(tiny_data["tints"], "tints", backbone, head="forest")
-
-
-def test_the_kind_is_chosen_by_evidence_where_there_is_some(backbone, tiny_data, tmp_path):
-    """Lung takes a patch head at twice the side, unless said otherwise or its labels are others."""
-    data = make_folder(tmp_path / "tiles", TASKS["lung"].labels, seed=0, count=30)
-    size = backbone.preprocess.size
-    quiet = {"cache_dir": tmp_path / "cache", "progress": False}
-    chosen = build_bundle(data, "lung", backbone, tmp_path / "lung", **quiet)
-    assert isinstance(chosen.head, PatchHead) and chosen.head.preprocess.size == (2 * size[0], 2 * size[1])
-    given = build_bundle(data, "lung", backbone, head="linear", **quiet).head
-    assert isinstance(given, ClassificationHead) and given.preprocess.size == size
-    assert build_bundle(data, "lung", backbone, preprocess=backbone.preprocess, **quiet).head.preprocess.size == size
-    assert isinstance(build_bundle(tiny_data["tints"], "lung", backbone, **quiet).head, ClassificationHead)
-    analysis = Bundle.load(tmp_path / "lung", backbone).analyze(next(data.glob("*.png")))
-    assert analysis.prediction.label in TASKS["lung"].labels and np.isfinite(analysis.explanation.heatmap).all()

@@ -121,10 +121,14 @@ def test_a_hostile_file_is_bounded_and_others_are_served_meanwhile(reader, hosti
 
 
 def test_memory_is_bounded(reader):
-    """A large allowed picture passes; the child's address space has a limit all the same."""
+    """A large allowed picture passes, a larger one is refused before it is decoded."""
     stream = io.BytesIO()
-    Image.new("RGB", (7000, 7000), (5, 6, 7)).save(stream, "PNG", compress_level=1)
+    Image.new("RGB", (5000, 5000), (5, 6, 7)).save(stream, "PNG", compress_level=1)
     try:
-        assert reader.read(stream.getvalue()).image.size == (7000, 7000)
+        assert reader.read(stream.getvalue()).image.size == (5000, 5000)
     except ImageError as error:
         assert "given up" in str(error), "on a busy machine only time may run out"
+    larger = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(larger, "PNG", compress_level=1)
+    with pytest.raises(ImageError, match="25 megapixels"):
+        reader.read(larger.getvalue())

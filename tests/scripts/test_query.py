@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medssl.cli.query import cell, write
 from medssl.web.page import build_app, launch_options
 from tests.conftest import ROOT, sample
 
@@ -134,3 +135,17 @@ def test_patience_with_a_full_queue_ends(full_app, image):
     done = query("--url", full_app[1], "--task", "shapes", "--wait", 1, image)
     assert done.returncode == 2 and done.stdout == ""
     assert "asking again in 1 s" in done.stderr and "was full for 1 s" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", " =1+1", "\t=1", "\r=1", "\n@x", "＝1"])
+def test_a_cell_of_the_table_is_no_formula(text):
+    out = io.StringIO()
+    write(iter([{"file": text, "error": f"{text} cannot be read"}]), "csv", out)
+    (row,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
+    for name in ("file", "error"):
+        assert row[name].startswith("'") and row[name].isprintable()
+
+
+@pytest.mark.parametrize("value", ["scan.png", 0.5, -0.5, True, '{"a": 0.1}', "a-b=c"])
+def test_a_plain_cell_stays_as_it_is(value):
+    assert cell(value) == value

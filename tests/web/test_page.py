@@ -21,7 +21,8 @@ from medssl.explain import EXPLAINERS
 from medssl.images import Picture
 from medssl.web import render
 from medssl.web.page import Page, build_app, launch_options
-from medssl.web.panels.heatmap import ANALYSIS, PREDICTED
+from medssl.web.panels.heatmap import PREDICTED
+from medssl.web.service import Service
 from medssl.web.session import Visit
 from tests.conftest import ROOT, App
 
@@ -86,18 +87,29 @@ def test_app_says_plainly_why_it_cannot_start(arguments, words):
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
+class Opened:
+    """A page whose panels have short names, as the tests ask them alone."""
+
+    def __init__(self, page):
+        self.page = page
+        self.what, self.where, self.which, self.how_good = page.panels
+
+    def __getattr__(self, name):
+        return getattr(self.page, name)
+
+
 @pytest.fixture
 def page(tiny_bundles):
     with gr.Blocks():
-        return Page(tiny_bundles)
+        return Opened(Page(Service(tiny_bundles)))
 
 
 def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shapes_analysis):
     visit = list(page.receive(None, str(shapes_image)))[-1][page.visit]
     shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, "vit_cx", quiet)]
-    assert [bool(step[page.which.gallery]) for step in shown] == [False, True, True]
+    assert [bool(step.get(page.which.gallery)) for step in shown] == [False, True, True]
     assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
-    assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.verdict]
+    assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.what.verdict]
     first, full = (np.asarray(Image.open(page.reblend(visit, opacity)[page.where.overlay])) for opacity in (0.0, 1.0))
     np.testing.assert_array_equal(first, np.asarray(visit.image))
     assert np.any(full != first)
@@ -106,7 +118,7 @@ def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shap
 def test_stop_ends_a_running_explanation(page, shapes_image):
     visit = Visit(Picture(Image.open(shapes_image).convert("RGB")))
     found = []
-    for analysis in page.steps(ANALYSIS, visit, "shapes", "", "vit_cx", quiet):
+    for analysis in page.steps(visit, "shapes", "", "vit_cx", quiet):
         found.append(analysis)
         if analysis.cases is not None:
             visit.analysis = analysis
@@ -124,9 +136,9 @@ def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(p
     visit, said = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis, chosen=0), {}
     press = stopping(page, visit, said)
     where, which = page.where, page.which
-    assert page.verify(visit, "shapes", press) == {where.verification: ""}
-    assert page.compare(visit, "shapes", "vit_cx", 0.5, press)[which.own] is None
-    assert page.explain_again(visit, "shapes", "", 0.5, "occlusion", press) == gr.skip()
+    assert page.where.check(visit, "shapes", press) == {where.verification: ""}
+    assert page.which.compare(visit, "shapes", "", 0.5, "vit_cx", press)[which.own] is None
+    assert page.where.explain_again(visit, "shapes", "", 0.5, "occlusion", press) == gr.skip()
     assert "verify again" in said[where.verification] and "Choose a case again" in said[which.why]
     assert "still the heatmap of before" in said[where.note] and "ViT-CX" in said[where.note]
     assert visit.analysis is shapes_analysis and visit.likeness is None and not visit.running
@@ -134,20 +146,20 @@ def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(p
 
 def test_a_new_choice_ends_the_comparison_of_the_old_one(page, shapes_analysis):
     visit = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis)
-    page.which.facts(visit, SimpleNamespace(index=0))
+    page.which.choose(visit, SimpleNamespace(index=0))
 
     def choose_another(*_args, **_more):
-        page.which.facts(visit, SimpleNamespace(index=1))
+        page.which.choose(visit, SimpleNamespace(index=1))
 
-    superseded = page.compare(visit, "shapes", "vit_cx", 0.5, choose_another)
+    superseded = page.which.compare(visit, "shapes", "", 0.5, "vit_cx", choose_another)
     assert superseded[page.which.why] == "" and superseded[page.which.own] is None
-    assert "case 2" in page.compare(visit, "shapes", "vit_cx", 0.5, quiet)[page.which.why]
+    assert "case 2" in page.which.compare(visit, "shapes", "", 0.5, "vit_cx", quiet)[page.which.why]
 
 
 def test_leaving_a_dropdown_as_it_was_changes_nothing(page, shapes_analysis):
     visit = Visit(Picture(shapes_analysis.image), task="shapes", analysis=shapes_analysis)
     for target in ("", shapes_analysis.prediction.label):
-        assert page.explain_again(visit, "shapes", target, 0.5, "vit_cx", quiet) == gr.skip()
+        assert page.where.explain_again(visit, "shapes", target, 0.5, "vit_cx", quiet) == gr.skip()
     assert page.change_task(visit, "shapes") == gr.skip() and visit.analysis is shapes_analysis
     assert page.change_task(visit, "tints")[page.where.overlay] is None and visit.analysis is None
 
@@ -183,7 +195,7 @@ def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, shapes_an
             shapes_analysis.explanation, evidence=False, heatmap=np.zeros_like(shapes_analysis.explanation.heatmap)
         ),
     )
-    shown = page.where.explained(blind, 0.5)
+    shown = page.where.heatmap(blind, 0.5)
     assert "No evidence found" in shown[page.where.note]
     np.testing.assert_array_equal(np.asarray(Image.open(shown[page.where.overlay])), np.asarray(shapes_analysis.image))
 
@@ -191,20 +203,20 @@ def test_unfamiliar_images_and_missing_evidence_are_said_plainly(page, shapes_an
 def test_methods_that_do_not_look_at_the_class_say_so(page, tiny_bundles, shapes_image):
     for method in ("attention_rollout", "random"):
         analysis = tiny_bundles["shapes"].analyze(shapes_image, method=method)
-        note = page.where.explained(analysis, 0.5)[page.where.note]
+        note = page.where.heatmap(analysis, 0.5)[page.where.note]
         assert EXPLAINERS[method].caution in unescape(note) and "Evidence for" not in note
 
 
-def test_a_heatmap_is_verified_only_once_there_is_one(page, shapes_analysis):
+def test_a_heatmap_is_verified_only_once_there_is_one(page, tiny_bundles, shapes_analysis):
     visit = Visit(Picture(shapes_analysis.image))
     with pytest.raises(ImageError, match="no heatmap to verify"):
-        page.verify(visit, "shapes", quiet)
+        page.where.check(visit, "shapes", quiet)
     visit.analysis = shapes_analysis
-    shown = page.verify(visit, "shapes", quiet)[page.where.verification]
+    shown = page.where.check(visit, "shapes", quiet)[page.where.verification]
     assert "random maps" in shown and "deletion<br>(lower is better)" in shown
     wrong = render.verification(
         replace(
-            found := page.bundles["shapes"].verify(shapes_analysis.image, shapes_analysis.explanation),
+            found := tiny_bundles["shapes"].verify(shapes_analysis.image, shapes_analysis.explanation),
             insertion_minus_deletion=replace(found.insertion_minus_deletion, beats=0.5),
         )
     )
@@ -213,8 +225,8 @@ def test_a_heatmap_is_verified_only_once_there_is_one(page, shapes_analysis):
 
 def test_a_case_is_compared_by_a_method_that_can(page, shapes_analysis):
     visit = Visit(Picture(shapes_analysis.image), analysis=shapes_analysis)
-    assert shapes_analysis.cases[1].id in page.which.facts(visit, SimpleNamespace(index=1))[page.which.case]
-    shown = page.compare(visit, "shapes", "attention_rollout", 1.0, quiet)
+    assert shapes_analysis.cases[1].id in page.which.choose(visit, SimpleNamespace(index=1))[page.which.case]
+    shown = page.which.compare(visit, "shapes", "", 1.0, "attention_rollout", quiet)
     why = shown[page.which.why]
     assert "case 2" in why and f"cosine {shapes_analysis.cases[1].score:.2f}" in why and "by ViT-CX" in why
     assert "Attention rollout (class-agnostic) cannot explain a likeness" in why
@@ -224,8 +236,8 @@ def test_a_case_is_compared_by_a_method_that_can(page, shapes_analysis):
     pictures = {page.which.own: shapes_analysis.image, page.which.theirs: shapes_analysis.cases[1].image}
     for picture, image in pictures.items():
         np.testing.assert_array_equal(np.asarray(Image.open(plain[picture])), np.asarray(image))
-    assert "cannot" not in page.compare(visit, "shapes", "grad_cam", 1.0, quiet)[page.which.why]
-    assert page.which.facts(visit, SimpleNamespace(index=99))[page.which.case] == ""
+    assert "cannot" not in page.which.compare(visit, "shapes", "", 1.0, "grad_cam", quiet)[page.which.why]
+    assert page.which.choose(visit, SimpleNamespace(index=99))[page.which.case] == ""
 
 
 def test_names_from_data_cannot_become_markup(shapes_analysis):
@@ -237,3 +249,33 @@ def test_names_from_data_cannot_become_markup(shapes_analysis):
 def test_probabilities_are_never_rounded_to_certainty():
     assert render.percent(0.99999) == "> 99.9 %" and render.percent(0.00001) == "< 0.1 %"
     assert render.percent(0.8764) == "87.6 %"
+
+
+def checked(low):
+    """Metrics of a bundle whose Grad-CAM is above random maps by an interval that starts there."""
+    gap = {"value": 0.2, "low": low, "high": 0.3, "n": 12, "groups": 9}
+    return {"explainer_check": {"explainers": {"grad_cam": {"insertion_minus_deletion": 0.4, "less_random": gap}}}}
+
+
+def test_the_first_heatmap_is_the_chosen_one_and_says_why(page, tiny_bundles, shapes_image, monkeypatch):
+    monkeypatch.setattr(tiny_bundles["shapes"], "metrics", checked(0.1))
+    method = page.blank("shapes")[page.where.method].value
+    assert method == "grad_cam"
+    *_, shown = page.run(Visit(Picture.read(shapes_image)), "shapes", PREDICTED, 0.5, method, quiet)
+    assert shown[page.where.overlay] and "Grad-CAM, because ViT-CX does not" in shown[page.where.note]
+    assert "+0.200 [+0.100, +0.300]" in shown[page.where.note]
+
+
+def test_nothing_is_painted_where_no_explainer_beats_random_maps(page, tiny_bundles, shapes_image, monkeypatch):
+    monkeypatch.setattr(tiny_bundles["shapes"], "metrics", checked(-0.1))
+    offered, visit = page.blank("shapes")[page.where.method], Visit(Picture.read(shapes_image))
+    assert offered.value == "auto" and offered.choices[0] == ("none: no better than random maps", "auto")
+    *_, shown = page.run(visit, "shapes", PREDICTED, 0.5, "auto", quiet)
+    assert shown[page.where.overlay] is None and "No heatmap is shown" in shown[page.where.note]
+    assert not shown[page.where.verify].visible
+    by_hand = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "grad_cam", quiet)
+    assert by_hand[page.where.overlay] and "does not beat random maps" in by_hand[page.where.note]
+    page.which.choose(visit, SimpleNamespace(index=0))
+    assert "by ViT-CX" in page.which.compare(visit, "shapes", "", 0.5, "auto", quiet)[page.which.why]
+    back = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "auto", quiet)
+    assert back[page.where.overlay] is None and "No heatmap is shown" in back[page.where.note]

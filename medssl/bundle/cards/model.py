@@ -11,6 +11,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from medssl.backbones.registry import BACKBONES
 from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
+from medssl.explain.choice import AUTO
+from medssl.heads.choice import describe_choice
 from medssl.heads.config import Thresholds
 from medssl.heads.patch import PatchHead
 from medssl.hub.card_signature import sign
@@ -159,6 +161,8 @@ def write_card(bundle: Bundle, audit_table: str = "", repos: BundleRepos | None 
             backbone=repos.backbone if repos else local_name(head.backbone),
             revision=repos.backbone_revision if repos else head.backbone["revision"],
             audit_table=audit_table,
+            head_choice=describe_choice(bundle.metrics["head_choice"]) if "head_choice" in bundle.metrics else "",
+            first_heatmap=bundle.explainer_choice.line(AUTO) if "explainer_check" in bundle.metrics else "",
             **measured_facts(bundle.metrics),
             **promise_facts(head.thresholds),
         )

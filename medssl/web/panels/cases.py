@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import gradio as gr
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
 from medssl.explain import EXPLAINERS, ViTCX
+from medssl.explain.choice import AUTO
 from medssl.library.library import Case
 from medssl.web import render
+from medssl.web.panels.panel import LATEST, QUICK, SLOW, Panel, Updates, Wiring, plain
+from medssl.web.pictures import blend
 from medssl.web.served_files import served_png
 from medssl.web.session import Visit
 from medssl.web.wanted import Stopped
 
 LIKENESS = "likeness"  # the run's name
-CHOOSE = '<p class="ms-small">Choose a case to see its facts, and why it is similar.</p>'
+CHOOSE = "Choose a case to see its facts, and why it is similar."
 
 
-class CasesPanel:
+class CasesPanel(Panel):
     """The gallery, the facts of one case, and the likeness explained on both pictures."""
 
-    def __init__(self) -> None:
+    name = "which"
+
+    def __init__(self, bundle: Bundle) -> None:
         self.gallery = gr.Gallery(
             label="Most similar known cases",
             format="png",
@@ -35,9 +38,11 @@ class CasesPanel:
         )
         self.case = gr.HTML("", elem_id="case")
         self.why = gr.HTML("", elem_id="why")
-        with gr.Row(visible=False, elem_id="likeness") as self.likeness:
+        with gr.Row(visible=False, elem_id="likeness") as self.row:
             self.own = self.side("Where your image is like the case", "likeness-own")
             self.theirs = self.side("Where the case is like your image", "likeness-case")
+        self.likeness = [self.why, self.row, self.own, self.theirs]
+        self.outputs = [self.gallery, self.case, *self.likeness]
 
     def side(self, label: str, name: str) -> gr.Image:
         """One of the two pictures of a likeness."""
@@ -52,75 +57,101 @@ class CasesPanel:
             elem_id=name,
         )
 
-    def blank(self) -> dict:
+    def blank(self, bundle: Bundle) -> Updates:
         """No cases."""
         return {self.gallery: None, self.case: "", **self.no_likeness()}
 
-    def no_likeness(self) -> dict:
+    def no_likeness(self) -> Updates:
         """No likeness explained."""
-        return {self.why: "", self.likeness: gr.Row(visible=False), self.own: None, self.theirs: None}
+        return {self.why: "", self.row: gr.Row(visible=False), self.own: None, self.theirs: None}
 
-    def stopped(self) -> dict:
+    def show(self, bundle: Bundle, analysis: Analysis, opacity: float) -> Updates:
+        """The cases, which come second."""
+        if analysis.cases is None:
+            return self.blank(bundle)
+        if analysis.explanation is not None:
+            return {}
+        shown = [(served_png(self.gallery, case.image), render.case_caption(case)) for case in pictured(analysis)]
+        return {self.gallery: shown, self.case: render.small(CHOOSE)}
+
+    def stopped(self, run: str, visit: Visit) -> Updates:
         """What stands where the likeness would have appeared."""
-        return {self.why: render.note("Stopped. Choose a case again.")}
+        return {self.why: render.note("Stopped. Choose a case again.")} if run == LIKENESS else {}
 
-    def found(self, analysis: Analysis) -> dict:
-        """The cases that were found."""
-        shown = [(served_png(self.gallery, case.image), render.case_caption(case)) for case in self.shown(analysis)]
-        return {self.gallery: shown, self.case: CHOOSE}
+    def reblend(self, visit: Visit, opacity: float) -> Updates:
+        """Both pictures of the likeness at that opacity, where there are any."""
+        likeness = visit.likeness
+        if likeness is None:
+            return {}
+        return {
+            self.own: served_png(self.own, blend(visit.image, likeness.explanation, opacity)),
+            self.theirs: served_png(self.theirs, blend(likeness.case.image, likeness.mirrored, opacity)),
+        }
 
-    def shown(self, analysis: Analysis | None) -> list[Case]:
-        """The cases in the gallery: those with a picture."""
-        return [case for case in (analysis and analysis.cases) or [] if case.image is not None]
+    def connect(self, wiring: Wiring) -> list:
+        """A chosen case shows its facts at once, then why it is similar.
 
-    def facts(self, visit: Visit | None, event: gr.SelectData) -> dict:
+        Gradio's "always_last" repeats the event it was busy with, old choice and all. So every choice is noted in the
+        visit at once, and the comparison reads it there.
+        """
+        self.service = wiring.service
+        choosing = self.gallery.select(
+            plain(self.choose), wiring.visit, [self.case, *self.likeness], trigger_mode="multiple", **QUICK
+        )
+        comparing = choosing.success(
+            plain(self.compare), wiring.asked, self.likeness, show_progress_on=self.why, **LATEST, **SLOW
+        )
+        return [comparing]
+
+    def choose(self, visit: Visit | None, event: gr.SelectData) -> Updates:
         """All facts of the chosen case, which the visit remembers; the likeness of the one before goes."""
-        shown = self.shown(visit and visit.analysis)
+        shown = pictured(visit and visit.analysis)
         if event.index >= len(shown):
             return {self.case: "", **self.no_likeness()}
         visit.chosen, visit.likeness = event.index, None
         return {self.case: render.case_facts(shown[event.index], event.index + 1), **self.no_likeness()}
 
-    def explained(
-        self, visit: Visit | None, bundle: Bundle, method: str, opacity: float, progress: gr.Progress
-    ) -> dict:
+    def compare(
+        self,
+        visit: Visit | None,
+        task: str,
+        target: str,  # noqa: ARG002
+        opacity: float,
+        method: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
         """Why the chosen case is similar: a heatmap on each of the two pictures. Ends when another one is chosen."""
-        shown = self.shown(visit and visit.analysis)
+        shown = pictured(visit and visit.analysis)
         if not shown or visit.chosen is None:
             return self.no_likeness()
         chosen = visit.chosen
-        able = method if EXPLAINERS[method].explains_cases else ViTCX.method
+        asked = ViTCX.method if method == AUTO else method
+        able = asked if EXPLAINERS[asked].explains_cases else ViTCX.method
 
-        def check() -> None:
+        def check_chosen() -> None:
             if visit.chosen != chosen:
                 raise Stopped
 
         try:
-            with visit.run(LIKENESS, progress) as tell:
+            with visit.run(LIKENESS, progress) as tell, self.service.turn():
 
                 def tell_if_chosen(fraction: float, text: str) -> None:
-                    check()
+                    check_chosen()
                     tell(fraction, text)
 
-                found = visit.analyzer(visit.task, bundle).likeness(shown[chosen], able, tell_if_chosen)
-                check()
+                opened = visit.analyzer(task, self.service.bundle(task))
+                likeness = opened.likeness(shown[chosen], able, tell_if_chosen)
+                check_chosen()
         except Stopped:
             return self.no_likeness()
-        visit.likeness = found
-        title = escape(EXPLAINERS[able].title)
-        said = f"Why case {chosen + 1} is similar (cosine {found.case.score:.2f}), by {title}."
-        if able != method:
-            said += f" {escape(EXPLAINERS[method].title)} cannot explain a likeness."
-        if not found.explanation.evidence:
-            said += " No part of your image moved the similarity: no evidence found."
-        return {self.why: render.note(said), self.likeness: gr.Row(visible=True), **self.reblend(visit, opacity)}
-
-    def reblend(self, visit: Visit | None, opacity: float) -> dict:
-        """Both pictures of the likeness at that opacity, where there are any."""
-        found = visit and visit.likeness
-        if not found:
-            return {}
+        visit.likeness = likeness
         return {
-            self.own: served_png(self.own, render.blend(visit.image, found.explanation, opacity)),
-            self.theirs: served_png(self.theirs, render.blend(found.case.image, found.mirrored, opacity)),
+            self.why: render.likeness_note(likeness, chosen + 1, able, asked),
+            self.row: gr.Row(visible=True),
+            **self.reblend(visit, opacity),
         }
+
+
+def pictured(analysis: Analysis | None) -> list[Case]:
+    """The cases in the gallery: those with a picture."""
+    return [case for case in (analysis and analysis.cases) or [] if case.image is not None]

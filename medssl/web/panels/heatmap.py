@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import replace
 
 import gradio as gr
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
 from medssl.errors import ImageError
-from medssl.explain import EXPLAINERS, ViTCX
+from medssl.explain.choice import AUTO
 from medssl.web import render
+from medssl.web.panels.panel import LATEST, SLOW, Panel, Updates, Wiring, plain
+from medssl.web.pictures import blend
 from medssl.web.served_files import served_png
-from medssl.web.session import Visit
+from medssl.web.session import ANALYSIS, Visit
 from medssl.web.wanted import Stopped
 
 DEFAULT_OPACITY = 0.55
 PREDICTED = ""
-ANALYSIS, HEATMAP, VERIFICATION = "analysis", "heatmap", "verification"  # the names of runs
+HEATMAP, VERIFICATION = "heatmap", "verification"  # the names of runs
+NONE_SHOWN = "none: no better than random maps"
 NO_HEATMAP = "There is no heatmap to verify yet. Press Analyze first."
 
 
@@ -28,12 +31,20 @@ def target_choices(bundle: Bundle, analysis: Analysis | None = None) -> list[tup
 
 
 def method_choices(bundle: Bundle) -> list[tuple[str, str]]:
-    """The explainers that a bundle can do as (shown, value)."""
-    return [(title, method) for method, title in bundle.explainers.items()]
+    """The explainers that a bundle can do as (shown, value), under "none" where none of them beats random maps."""
+    none = [] if bundle.explainer_choice.method else [(NONE_SHOWN, AUTO)]
+    return [*none, *((title, method) for method, title in bundle.explainers.items())]
 
 
-class HeatmapPanel:
-    """The components around the heatmap, and what they show."""
+def first_method(bundle: Bundle) -> str:
+    """The choice that is shown first: what the build found."""
+    return bundle.explainer_choice.method or AUTO
+
+
+class HeatmapPanel(Panel):
+    """The components around the heatmap, and what they show. `controls` are target, opacity and method."""
+
+    name = "where"
 
     def __init__(self, bundle: Bundle) -> None:
         self.overlay = gr.Image(
@@ -47,100 +58,138 @@ class HeatmapPanel:
         )
         self.note = gr.HTML("", elem_id="note")
         with gr.Row(elem_id="asked"):
-            self.target = gr.Dropdown(
-                target_choices(bundle),
-                value=PREDICTED,
-                label="Class to explain",
-                filterable=False,
-                min_width=220,
-                elem_id="target",
-            )
-            self.method = gr.Dropdown(
-                method_choices(bundle),
-                value=ViTCX.method,
-                label="How it is explained",
-                filterable=False,
-                min_width=220,
-                elem_id="method",
-            )
+            self.target = self.dropdown("Class to explain", target_choices(bundle), PREDICTED, "target")
+            self.method = self.dropdown("How it is explained", method_choices(bundle), first_method(bundle), "method")
         self.opacity = gr.Slider(
             0, 1, DEFAULT_OPACITY, step=0.05, label="Overlay opacity", buttons=[], elem_id="opacity"
         )
         self.verify = gr.Button("Verify this heatmap", visible=False, size="sm", elem_id="verify")
         self.verification = gr.HTML("", elem_id="verification")
+        self.controls = [self.target, self.opacity, self.method]
+        self.checked = [self.verify, self.verification]
+        self.explained = [self.overlay, self.note, *self.checked]
+        self.outputs = [*self.explained, self.target, self.method]
 
-    def blank(self, bundle: Bundle) -> dict:
+    def dropdown(self, label: str, choices: list[tuple[str, str]], value: str, name: str) -> gr.Dropdown:
+        """One of the two choices beside the heatmap."""
+        return gr.Dropdown(choices, value=value, label=label, filterable=False, min_width=220, elem_id=name)
+
+    def blank(self, bundle: Bundle) -> Updates:
         """Nothing shown, and the choices of that bundle."""
         return {
-            self.overlay: None,
-            self.note: "",
+            **self.no_heatmap(),
             self.target: gr.Dropdown(choices=target_choices(bundle), value=PREDICTED),
-            self.method: gr.Dropdown(choices=method_choices(bundle), value=ViTCX.method),
-            **self.unverified(),
+            self.method: gr.Dropdown(choices=method_choices(bundle), value=first_method(bundle)),
         }
 
-    def waiting(self, bundle: Bundle, analysis: Analysis) -> dict:
-        """No heatmap yet; the first choice names the predicted class."""
-        targets = gr.Dropdown(choices=target_choices(bundle, analysis))
-        return {self.overlay: None, self.note: "", self.target: targets, **self.unverified()}
+    def no_heatmap(self) -> Updates:
+        """No heatmap, and none to verify."""
+        return {self.overlay: None, self.note: "", self.verify: gr.Button(visible=False), self.verification: ""}
 
-    def unverified(self) -> dict:
-        """No verification, and none to be had."""
-        return {self.verify: gr.Button(visible=False), self.verification: ""}
+    def show(self, bundle: Bundle, analysis: Analysis, opacity: float) -> Updates:
+        """With the class, the first choice names it; the heatmap comes last."""
+        if analysis.explanation is not None:
+            return self.heatmap(analysis, opacity)
+        if analysis.explained_by:
+            return {**self.no_heatmap(), self.note: render.note(analysis.explained_by)}
+        if analysis.cases is None:
+            return {**self.no_heatmap(), self.target: gr.Dropdown(choices=target_choices(bundle, analysis))}
+        return {}
 
-    def explained(self, analysis: Analysis, opacity: float) -> dict:
+    def heatmap(self, analysis: Analysis, opacity: float) -> Updates:
         """The overlay, and what it shows in words."""
-        explanation = analysis.explanation
-        kind = EXPLAINERS[explanation.method]
-        label = render.pretty(explanation.target)
-        chance = render.percent(explanation.probability)
-        said = f"Evidence for <b>{escape(label)}</b> ({chance}), from blue (none) to red (strongest)."
-        if not explanation.evidence:
-            said = escape(render.NO_EVIDENCE.format(label=label))
-        elif kind.caution:
-            said = f"<b>{escape(kind.title)}.</b> {escape(kind.caution)}"
         return {
             self.overlay: self.blended(analysis, opacity),
-            self.note: render.note(said) + self.cost(analysis),
-            self.verify: gr.Button(visible=explanation.evidence),
+            self.note: render.heatmap_note(analysis),
+            self.verify: gr.Button(visible=analysis.explanation.evidence),
             self.verification: "",
         }
 
-    def cost(self, analysis: Analysis) -> str:
-        """Which explainer made the heatmap, and what each step took."""
-        seconds = " · ".join(f"{name} {value:.2f} s" for name, value in analysis.seconds.items())
-        explanation = analysis.explanation
-        title = escape(EXPLAINERS[explanation.method].title)
-        capped = f" · {explanation.masks} masks, the most that are tried" if explanation.settings.get("capped") else ""
-        return f'<p class="ms-small">{title}{capped} · {seconds}</p>'
-
-    def stopped(self, name: str, analysis: Analysis | None) -> dict:
-        """What stands where the result of that run would have appeared."""
-        if name == VERIFICATION:
+    def stopped(self, run: str, visit: Visit) -> Updates:
+        """What stands where the heatmap or its verification would have appeared."""
+        if run == VERIFICATION:
             return {self.verification: render.note("Stopped. Press the button to verify again.")}
-        if name == HEATMAP and analysis and analysis.explanation:
-            label = escape(render.pretty(analysis.explanation.target))
-            said = f"Stopped. This is still the heatmap of before, for <b>{label}</b>."
-            return {self.note: render.note(said) + self.cost(analysis)}
-        return {self.note: render.note("Stopped. Press Analyze to start again.")}
+        if run == HEATMAP and visit.analysis and visit.analysis.explanation:
+            return {self.note: render.heatmap_note(visit.analysis, stopped=True)}
+        if run in (HEATMAP, ANALYSIS):
+            return {self.note: render.note("Stopped. Press Analyze to start again.")}
+        return {}
 
-    def reblend(self, visit: Visit | None, opacity: float) -> dict:
+    def reblend(self, visit: Visit, opacity: float) -> Updates:
         """The same heatmap at another opacity, where there is one."""
-        if visit is None or visit.analysis is None or visit.analysis.explanation is None:
+        if visit.analysis is None or visit.analysis.explanation is None:
             return {}
         return {self.overlay: self.blended(visit.analysis, opacity)}
 
     def blended(self, analysis: Analysis, opacity: float) -> str:
         """The file of the image under its heatmap."""
-        return served_png(self.overlay, render.blend(analysis.image, analysis.explanation, opacity), "heatmap.png")
+        return served_png(self.overlay, blend(analysis.image, analysis.explanation, opacity), "heatmap.png")
 
-    def verified(self, visit: Visit | None, bundle: Bundle, progress: gr.Progress) -> dict:
+    def connect(self, wiring: Wiring) -> list:
+        """Another class or method explains again; the button verifies."""
+        self.service = wiring.service
+        # Of a dropdown's events "blur" comes once after a choice; "input" comes twice, "select" not from a keyboard.
+        again = gr.on(
+            [self.target.blur, self.method.blur],
+            plain(self.explain_again),
+            wiring.asked,
+            self.explained,
+            show_progress_on=self.overlay,
+            **LATEST,
+            **SLOW,
+        )
+        verifying = self.verify.click(
+            plain(self.check),
+            [wiring.visit, wiring.task],
+            self.checked,
+            show_progress_on=self.verification,
+            **SLOW,
+        )
+        return [again, verifying]
+
+    def explain_again(
+        self,
+        visit: Visit | None,
+        task: str,
+        target: str,
+        opacity: float,
+        method: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        """The heatmap for another class of the same image, or by another method, unless it is the shown one."""
+        if visit is None or visit.analysis is None:
+            return gr.skip()
+        shown = visit.analysis.explanation
+        if shown and (shown.target, shown.method) == (target or visit.analysis.prediction.label, method):
+            return gr.skip()
+        bundle = self.service.bundle(task)
+        choice = bundle.explainer_choice
+        found = replace(visit.analysis, explanation=None, explained_by=choice.line(method), verification=None)
+        if choice.resolve(method) is not None:
+            try:
+                with visit.run(HEATMAP, progress) as tell, self.service.turn():
+                    tell(0.0, "Explaining the class")
+                    opened = visit.analyzer(task, bundle)
+                    explanation = opened.explanation(target or None, method, tell)
+            except Stopped:
+                return gr.skip()
+            found = replace(found, explanation=explanation, seconds=dict(opened.seconds))
+        visit.analysis = found
+        return {**self.no_heatmap(), **self.show(bundle, found, opacity)}
+
+    def check(
+        self,
+        visit: Visit | None,
+        task: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
         """The shown heatmap's deletion and insertion beside random maps, as a table."""
         if visit is None or visit.analysis is None or visit.analysis.explanation is None:
             raise ImageError(NO_HEATMAP)
         try:
-            with visit.run(VERIFICATION, progress) as tell:
-                found = visit.analyzer(visit.task, bundle).verification(visit.analysis.explanation, tell)
+            with visit.run(VERIFICATION, progress) as tell, self.service.turn():
+                opened = visit.analyzer(task, self.service.bundle(task))
+                verification = opened.verification(visit.analysis.explanation, tell)
         except Stopped:
             return {self.verification: ""}
-        return {self.verification: render.verification(found)}
+        return {self.verification: render.verification(verification)}
