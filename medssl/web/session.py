@@ -61,6 +61,8 @@ class Visit:
 
         try:
             yield tell
+            if stop.is_set():  # pressed during the last step, after which nothing looks any more
+                raise Stopped
         finally:
             if self.stop is stop:  # else another run has begun
                 self.running = ""

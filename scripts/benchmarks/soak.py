@@ -27,7 +27,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-STARTS_WITHIN, ANSWERS_WITHIN = 120.0, 120.0
+STARTS_WITHIN, ANSWERS_WITHIN = 300.0, 120.0
 QUESTIONS = {
     "class": ("classify", [""]),
     "cases": ("similar", ["", 6]),
@@ -70,7 +70,8 @@ class Server:
         environment = {**kept, "TMPDIR": str(self.folder), "GRADIO_ANALYTICS_ENABLED": "False"}
         chosen = ["--bundle", *self.bundles] if self.bundles else []
         command = [sys.executable, str(ROOT / "app.py"), "--host", HOST, "--port", str(port), *chosen]
-        with (self.folder.parent / "server.log").open("a", encoding="utf-8") as log:
+        said = self.folder.parent / "server.log"
+        with said.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
         end = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < end and self.process.poll() is None:
@@ -82,7 +83,8 @@ class Server:
                 self.up.set()
                 return
         self.process.kill()
-        raise RuntimeError("The server did not start; its log is server.log in the folder of the run.")
+        log_tail = said.read_text("utf-8", errors="replace")[-2000:]
+        raise RuntimeError(f"The server did not start within {STARTS_WITHIN:.0f} s. The end of its log:\n{log_tail}")
 
     def look(self) -> None:
         """Keep the highest memory seen, in kB, of the server alone."""
