@@ -122,6 +122,52 @@ class Faithfulness(TypedDict):
     method: str
 
 
+class MeasuredFigure(AnyFigure):
+    """A figure of validation, with its interval and on how much it was measured."""
+
+    low: Required[Number]
+    high: Required[Number]
+    n: Required[int]
+    groups: Required[int]
+
+
+class HeadChoice(TypedDict):
+    """Which kind of head was chosen, and by what; `patch_not_tried` says why there is nothing to compare."""
+
+    asked: str
+    chosen: str
+    patch_not_tried: NotRequired[str]
+    images: NotRequired[int]
+    groups: NotRequired[int]
+    seed: NotRequired[int]
+    linear: NotRequired[AnyFigure]
+    patch: NotRequired[AnyFigure]
+    patch_minus_linear: NotRequired[AnyFigure]
+
+
+class CheckedExplainer(TypedDict):
+    """How far an explainer's maps are above random ones."""
+
+    less_random: MeasuredFigure
+
+
+class ExplainerCheck(TypedDict):
+    """What validation said of the explainers."""
+
+    explainers: dict[str, CheckedExplainer]
+
+
+COMPARED = ("images", "groups", "seed", "linear", "patch", "patch_minus_linear")
+
+
+def check_head_choice(choice: dict[str, Any], file: str) -> None:
+    """Raises BundleError where a choice that was made by comparing lacks what it was made by."""
+    if choice["asked"] == "auto" and "patch_not_tried" not in choice:
+        missing = [name for name in COMPARED if name not in choice]
+        if missing:
+            raise BundleError(f"head_choice in {file} lacks {', '.join(missing)}. Build or download the bundle again.")
+
+
 class Metrics(TypedDict, total=False):
     """The sections of metrics.json that are read; others are kept as they are."""
 
@@ -136,6 +182,8 @@ class Metrics(TypedDict, total=False):
     unfamiliar: Unfamiliar
     audit: AuditShape
     faithfulness: Faithfulness
+    head_choice: HeadChoice
+    explainer_check: ExplainerCheck
 
 
 METRICS = TypeAdapter(Metrics)
@@ -146,6 +194,7 @@ TABLES = ("classification", "faithfulness")  # sections that hold figures beside
 def check_metrics(metrics: dict[str, Any], file: str) -> None:
     """Raises BundleError, naming the field, for metrics that cannot be shown; `file` names what holds them."""
     check_shape(METRICS, metrics, file, BundleError)
+    check_head_choice(metrics.get("head_choice") or {"asked": ""}, file)
     for name, figure in figures_in(metrics, file):
         check_shape(ANY_FIGURE, figure, f"{name} in {file}", BundleError)
     for section in TABLES:

@@ -38,6 +38,11 @@ METRICS = {
         **{"data": "spots", "split": "test", "images": 8, "groups": 4, "seed": 3, "steps": 14, "method": "vit_cx"},
         "ViT-CX: deletion": FIGURE,
     },
+    "head_choice": {
+        **{"asked": "auto", "chosen": "patch", "images": 20, "groups": 10, "seed": 3},
+        **{"linear": FIGURE, "patch": FIGURE, "patch_minus_linear": FIGURE},
+    },
+    "explainer_check": {"explainers": {"vit_cx": {"less_random": FIGURE}}},
 }
 REQUIRED = [
     "classification.accuracy.value",
@@ -60,6 +65,12 @@ REQUIRED = [
     "faithfulness.steps",
     "faithfulness.method",
     "faithfulness.ViT-CX: deletion.low",
+    "head_choice.asked",
+    "head_choice.chosen",
+    "head_choice.patch_minus_linear",
+    "explainer_check.explainers",
+    "explainer_check.explainers.vit_cx.less_random",
+    "explainer_check.explainers.vit_cx.less_random.groups",
 ]
 
 
