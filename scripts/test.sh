@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 venv="$(mktemp -d)/venv"
 trap 'rm -rf "$(dirname "$venv")"' EXIT
 "${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -r requirements-dev.txt
+"$venv/bin/pip" install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-docs.txt
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
