@@ -9,7 +9,7 @@ import numpy as np
 from medssl.data.labelled import Labelled
 from medssl.errors import DataError
 from medssl.study.probes import score_classifiers
-from medssl.study.runs import BY_GROUP, Trial
+from medssl.study.runs import BY_GROUP, Run
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 DRAWS = 5
@@ -59,14 +59,14 @@ def label_efficiency(
     classes: int,
     shares: Sequence[float],
     seeds: range,
-) -> list[Trial]:
-    """One trial for each share below 1 and each seed, with all of validation to choose C and k on. Raises DataError."""
-    trials = []
+) -> list[Run]:
+    """One run for each share below 1 and each seed, with all of validation to choose C and k on. Raises DataError."""
+    runs = []
     for share in shares:
         for seed in seeds if share < 1 else ():
             keep = sub_sample(train.labels, train.groups, share, seed)
             part = train.rows(keep)
             found = score_classifiers(part, validation, test, classes)
             images, groups = int(keep.sum()), len(set(part.groups))
-            trials.append(Trial(BY_GROUP, share, seed, images, groups, test_rows, found))
-    return trials
+            runs.append(Run(BY_GROUP, share, seed, images, groups, test_rows, found))
+    return runs

@@ -13,7 +13,7 @@ from medssl.files import written_whole
 from medssl.study.runs import BY_GROUP
 
 # The protocol of a row that says how much higher the split by image came out.
-FLATTERY = "images minus groups"
+LEAKAGE_GAP = "images minus groups"
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from medssl.metrics.classification import classification_metrics
 from medssl.metrics.metric import METRICS, metric, plain
 from medssl.metrics.paired import holm, paired_differences
 from medssl.study.probes import CLASSIFIERS, LINEAR
-from medssl.study.results import FLATTERY, Row
-from medssl.study.runs import BY_GROUP, BY_IMAGE, Trial
+from medssl.study.results import LEAKAGE_GAP, Row
+from medssl.study.runs import BY_GROUP, BY_IMAGE, Run
 
 BALANCED = "balanced_accuracy"
 # A p-value of m comparisons cannot go below 2 m / resamples; differences get this many times the resamples.
@@ -22,7 +22,7 @@ NUMBERS = ("value", "low", "high", "n", "groups")
 
 
 @dataclass(frozen=True)
-class Truth:
+class Labels:
     """What a task's images are: `labels [N]` int, `groups [N]` text, and the labels' names in order."""
 
     labels: np.ndarray
@@ -37,24 +37,24 @@ class Scores:
     scores: np.ndarray
     rows: np.ndarray
     draws: list[np.ndarray]
-    trials: list[Trial]
+    runs: list[Run]
     settings: list[str]
 
 
-def collect(trials: Sequence[Trial], head: str, name: str) -> Scores | None:
-    """The scores of trials that differ in their draw alone; None where the head was not measured.
+def collect(runs: Sequence[Run], head: str, name: str) -> Scores | None:
+    """The scores of runs that differ in their draw alone; None where the head was not measured.
 
     Draws on the same test images become their mean an image; draws with test images of their own are laid end to end.
     """
-    found = [(trial, trial.outcome(head, name)) for trial in trials]
-    kept = [(trial, outcome) for trial, outcome in found if outcome is not None]
+    found = [(run, run.outcome(head, name)) for run in runs]
+    kept = [(run, outcome) for run, outcome in found if outcome is not None]
     if not kept:
         return None
     draws = [outcome.scores for _, outcome in kept]
-    rows = [trial.rows for trial, _ in kept]
+    rows = [run.rows for run, _ in kept]
     same = all(np.array_equal(rows[0], other) for other in rows)
     settings = [outcome.setting for _, outcome in kept]
-    used = [trial for trial, _ in kept]
+    used = [run for run, _ in kept]
     if same:
         return Scores(np.mean(draws, axis=0), rows[0], draws, used, settings)
     return Scores(np.concatenate(draws), np.concatenate(rows), draws, used, settings)
@@ -76,11 +76,11 @@ def score_figure(
     return metric(name, value[0], resampled[:, 0], int(known.sum()), parts, total), resampled[:, 0]
 
 
-def draw_values(name: str, found: Scores, truth: Truth) -> list[float]:
+def draw_values(name: str, found: Scores, truth: Labels) -> list[float]:
     """The metric of each draw alone."""
     values = []
-    for scores, trial in zip(found.draws, found.trials, strict=True):
-        labels = truth.labels[trial.rows] if name == BALANCED else None
+    for scores, run in zip(found.draws, found.runs, strict=True):
+        labels = truth.labels[run.rows] if name == BALANCED else None
         known = np.isfinite(scores)
         if known.any():
             statistic = mean_statistic(scores[known, None], None if labels is None else labels[known])
@@ -94,14 +94,14 @@ def summarise(settings: Sequence[str]) -> str:
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{name} x{n}" for name, n in counts.items())
 
 
-def score_row(base: Row, name: str, found: Scores, truth: Truth, n_bootstrap: int) -> tuple[Row, np.ndarray]:
+def score_row(base: Row, name: str, found: Scores, truth: Labels, n_bootstrap: int) -> tuple[Row, np.ndarray]:
     """The row of one head and metric over all draws, and its resamples [R]; `base` has task, backbone and head."""
     figure, resampled = score_figure(
         name, found.scores, truth.labels[found.rows], truth.groups[found.rows], n_bootstrap, base.seed
     )
     values = draw_values(name, found, truth)
     several = len(values) > 1
-    first = found.trials[0]
+    first = found.runs[0]
     row = replace(
         base,
         metric=name,
@@ -113,48 +113,48 @@ def score_row(base: Row, name: str, found: Scores, truth: Truth, n_bootstrap: in
         draw_sd=float(np.std(values, ddof=1)) if several else None,
         draw_low=min(values) if several else None,
         draw_high=max(values) if several else None,
-        train_images=float(np.mean([trial.train_images for trial in found.trials])),
-        train_groups=float(np.mean([trial.train_groups for trial in found.trials])),
+        train_images=float(np.mean([run.train_images for run in found.runs])),
+        train_groups=float(np.mean([run.train_groups for run in found.runs])),
     )
     known = found.rows[np.isfinite(found.scores)]
     return replace(row, n=len(np.unique(known))), resampled
 
 
-def settings_of(trials: Sequence[Trial]) -> dict[tuple[str, float], list[Trial]]:
+def settings_of(runs: Sequence[Run]) -> dict[tuple[str, float], list[Run]]:
     """Trials by (protocol, share), in the order in which they come."""
-    found: dict[tuple[str, float], list[Trial]] = {}
-    for trial in trials:
-        found.setdefault((trial.protocol, trial.share), []).append(trial)
+    found: dict[tuple[str, float], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.protocol, run.share), []).append(run)
     return found
 
 
-def heads_and_metrics(trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    """Every head with every metric that the first trial has of it."""
-    return [(outcome.head, name) for outcome in trials[0].outcomes for name in outcome.metrics]
+def heads_and_metrics(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Every head with every metric that the first run has of it."""
+    return [(outcome.head, name) for outcome in runs[0].outcomes for name in outcome.metrics]
 
 
-def backbone_rows(base: Row, trials: Sequence[Trial], truth: Truth, n_bootstrap: int) -> list[Row]:
+def backbone_rows(base: Row, runs: Sequence[Run], truth: Labels, n_bootstrap: int) -> list[Row]:
     """All figures of one backbone on one task; `base` has the task, the backbone, its kind and the seed."""
     rows, resamples = [], {}
-    for (protocol, share), some in settings_of(trials).items():
+    for (protocol, share), some in settings_of(runs).items():
         for head, name in heads_and_metrics(some):
             found = collect(some, head, name)
             row, resampled = score_row(replace(base, head=head), name, found, truth, n_bootstrap)
             rows.append(row)
             if share == 1.0:
                 resamples[protocol, head, name] = row, resampled
-    full = next(trial for trial in trials if (trial.protocol, trial.share) == (BY_GROUP, 1.0))
-    return [*rows, *probability_rows(base, full, truth, n_bootstrap), *flattery_rows(resamples)]
+    full = next(run for run in runs if (run.protocol, run.share) == (BY_GROUP, 1.0))
+    return [*rows, *probability_rows(base, full, truth, n_bootstrap), *leakage_gap_rows(resamples)]
 
 
-def probability_rows(base: Row, trial: Trial, truth: Truth, n_bootstrap: int) -> list[Row]:
+def probability_rows(base: Row, run: Run, truth: Labels, n_bootstrap: int) -> list[Row]:
     """What `classification_metrics` says of the linear head beyond its accuracies, at full data."""
-    outcome = trial.outcome(LINEAR, "accuracy")
-    labels, groups = truth.labels[trial.rows], truth.groups[trial.rows]
+    outcome = run.outcome(LINEAR, "accuracy")
+    labels, groups = truth.labels[run.rows], truth.groups[run.rows]
     found = classification_metrics(
         outcome.probabilities, labels, groups, truth.names, outcome.sets, n_bootstrap, base.seed
     )
-    facts = {"setting": outcome.setting, "train_images": trial.train_images, "train_groups": trial.train_groups}
+    facts = {"setting": outcome.setting, "train_images": run.train_images, "train_groups": run.train_groups}
     return [
         replace(base, head=LINEAR, metric=name, **{key: figure[key] for key in NUMBERS}, **facts)
         for name, figure in found.items()
@@ -162,42 +162,42 @@ def probability_rows(base: Row, trial: Trial, truth: Truth, n_bootstrap: int) ->
     ]
 
 
-def flattery_rows(found: Mapping[tuple[str, str, str], tuple[Row, np.ndarray]]) -> list[Row]:
+def leakage_gap_rows(found: Mapping[tuple[str, str, str], tuple[Row, np.ndarray]]) -> list[Row]:
     """The split by image minus the split by group, each head and metric.
 
     The test images differ, so the two are resampled one beside the other, not in pairs.
     """
     rows = []
-    for (protocol, head, name), (flattered, theirs) in found.items():
+    for (protocol, head, name), (by_image, theirs) in found.items():
         strict = found.get((BY_GROUP, head, name))
-        if protocol != BY_IMAGE or strict is None or flattered.value is None or strict[0].value is None:
+        if protocol != BY_IMAGE or strict is None or by_image.value is None or strict[0].value is None:
             continue
         row, ours = strict
         # Resample by resample they would share their random numbers; backwards they do not.
-        difference, gaps = flattered.value - row.value, theirs - ours[::-1]
-        low, high = interval(difference, gaps, min(row.groups, flattered.groups), None)
+        difference, gaps = by_image.value - row.value, theirs - ours[::-1]
+        low, high = interval(difference, gaps, min(row.groups, by_image.groups), None)
         none = {"draw_sd": None, "draw_low": None, "draw_high": None, "setting": ""}
         rows.append(
-            replace(flattered, protocol=FLATTERY, value=difference, low=plain(low), high=plain(high), n=row.n, **none)
+            replace(by_image, protocol=LEAKAGE_GAP, value=difference, low=plain(low), high=plain(high), n=row.n, **none)
         )
     return rows
 
 
 def difference_rows(
     task: str,
-    trials: Mapping[str, Sequence[Trial]],
+    runs: Mapping[str, Sequence[Run]],
     pairs: Sequence[tuple[str, str]],
     kinds: Mapping[str, str],
-    truth: Truth,
+    truth: Labels,
     n_bootstrap: int,
     seed: int,
 ) -> list[Row]:
     """For each pair of backbones the first minus the second on one task: at full data every mean over images, at
     smaller shares the accuracy of the classifiers. p-values are not adjusted yet, see `adjust`.
     """
-    names = list(trials)
+    names = list(runs)
     rows = []
-    by_setting = {name: settings_of(found) for name, found in trials.items()}
+    by_setting = {name: settings_of(found) for name, found in runs.items()}
     for (protocol, share), first in by_setting[names[0]].items() if pairs else ():
         if protocol != BY_GROUP:
             continue

@@ -20,7 +20,7 @@ from medssl.files import written_whole
 from medssl.heads.fit_linear import C_GRID, versions
 from medssl.study.probes import KS, Outcome
 
-TRIALS_VERSION = 1
+RUNS_VERSION = 1
 # Groups kept in one side of the split, or images drawn heedless of them.
 BY_GROUP, BY_IMAGE = "groups", "images"
 MAP_POINTS = 1500
@@ -45,7 +45,7 @@ KINDS = {"predicted": np.int64, "probabilities": np.float64, "sets": bool}
 
 
 @dataclass(frozen=True)
-class Trial:
+class Run:
     """One fit of all heads: on a `share` of the training groups, drawn with the seed `draw`.
 
     `rows` are the test images' places in the data set, in the order of every outcome's scores.
@@ -75,9 +75,9 @@ class EmbeddingMap:
 
 @dataclass(frozen=True)
 class Measured:
-    """All trials of one backbone on one task, a map of its embeddings, and the seconds they took."""
+    """All runs of one backbone on one task, a map of its embeddings, and the seconds they took."""
 
-    trials: list[Trial]
+    runs: list[Run]
     map: EmbeddingMap
     embed_seconds: float
     fit_seconds: float
@@ -85,9 +85,9 @@ class Measured:
     def save(self, path: Path) -> None:
         """Write one parquet file, which appears whole."""
         lines = []
-        for trial in self.trials:
-            about = {name: getattr(trial, name) for name in SCHEMA.names[:5]} | {"rows": trial.rows.tolist()}
-            for found in trial.outcomes:
+        for run in self.runs:
+            about = {name: getattr(run, name) for name in SCHEMA.names[:5]} | {"rows": run.rows.tolist()}
+            for found in run.outcomes:
                 arrays = {name: None if (kept := getattr(found, name)) is None else kept.tolist() for name in KINDS}
                 facts = {"head": found.head, "metrics": list(found.metrics), "setting": found.setting}
                 lines.append({**about, **facts, "scores": found.scores.tolist(), **arrays})
@@ -112,28 +112,28 @@ class Measured:
             facts = json.loads(table.schema.metadata[b"facts"])
         except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
             return None
-        found: dict[tuple, Trial] = {}
+        found: dict[tuple, Run] = {}
         for line in table.to_pylist():
             key = tuple(line[name] for name in SCHEMA.names[:5])
-            trial = found.setdefault((*key, tuple(line["rows"])), Trial(*key, np.array(line["rows"], np.int64), []))
+            run = found.setdefault((*key, tuple(line["rows"])), Run(*key, np.array(line["rows"], np.int64), []))
             arrays = {
                 name: None if line[name] is None else np.array(line[name], dtype) for name, dtype in KINDS.items()
             }
             scores = np.array(line["scores"], np.float64)
-            trial.outcomes.append(Outcome(line["head"], tuple(line["metrics"]), scores, line["setting"], **arrays))
+            run.outcomes.append(Outcome(line["head"], tuple(line["metrics"]), scores, line["setting"], **arrays))
         place = facts["map"]
         points = np.array(place["points"], np.float64).reshape(-1, 2)
         about = EmbeddingMap(np.array(place["rows"], np.int64), points, tuple(place["explained"]))
         return cls(list(found.values()), about, facts["embed_seconds"], facts["fit_seconds"])
 
 
-def trials_fingerprint(
+def runs_fingerprint(
     dataset: Dataset, backbone: Backbone, pooling: str, shares: Sequence[float], draws: int, seed: int
 ) -> str:
-    """A hash of everything that decides the trials: images, labels, groups, splits, backbone, settings, versions."""
+    """A hash of everything that decides the runs: images, labels, groups, splits, backbone, settings, versions."""
     columns = [dataset[name][:] for name in ("label", "group_id", "split")]
     identity = [
-        TRIALS_VERSION,
+        RUNS_VERSION,
         fingerprint(dataset, backbone, backbone.preprocess, pooling),
         dataset.features["label"].names,
         columns,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from medssl.data.labelled import Labelled
-from medssl.study.image_level import image_level_trial
+from medssl.study.image_level import image_level_run
 from medssl.study.probes import score_heads
 
 
@@ -19,22 +19,22 @@ def leaky(groups=60, size=5, seed=0):
 
 def test_sizes_are_those_of_the_split_by_group_and_groups_are_torn():
     vectors, labels, groups, splits = leaky()
-    trial = image_level_trial(vectors, labels, groups, splits, 3, 7)
-    assert len(trial.rows) == (splits == "test").sum() and trial.train_images == (splits == "train").sum()
+    run = image_level_run(vectors, labels, groups, splits, 3, 7)
+    assert len(run.rows) == (splits == "test").sum() and run.train_images == (splits == "train").sum()
     for label in range(3):
-        assert (labels[trial.rows] == label).sum() == ((labels == label) & (splits == "test")).sum()
-    assert trial.train_groups > len(set(groups[splits == "train"]))
-    assert (trial.protocol, trial.share, trial.draw) == ("images", 1.0, 7)
-    again = image_level_trial(vectors, labels, groups, splits, 3, 7)
-    np.testing.assert_array_equal(trial.rows, again.rows)
-    assert set(trial.rows) != set(image_level_trial(vectors, labels, groups, splits, 3, 8).rows)
+        assert (labels[run.rows] == label).sum() == ((labels == label) & (splits == "test")).sum()
+    assert run.train_groups > len(set(groups[splits == "train"]))
+    assert (run.protocol, run.share, run.draw) == ("images", 1.0, 7)
+    again = image_level_run(vectors, labels, groups, splits, 3, 7)
+    np.testing.assert_array_equal(run.rows, again.rows)
+    assert set(run.rows) != set(image_level_run(vectors, labels, groups, splits, 3, 8).rows)
 
 
 def test_leakage_is_seen_in_every_head():
     vectors, labels, groups, splits = leaky()
     sides = [splits == name for name in ("train", "val", "test")]
     honest = score_heads(*(Labelled(vectors[rows], labels[rows], groups[rows]) for rows in sides), 3)
-    flattered = image_level_trial(vectors, labels, groups, splits, 3, 0).outcomes
+    flattered = image_level_run(vectors, labels, groups, splits, 3, 0).outcomes
     for strict, loose in zip(honest, flattered, strict=True):
         assert (strict.head, strict.metrics) == (loose.head, loose.metrics)
         if strict.head != "centroid":

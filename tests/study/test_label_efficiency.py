@@ -1,4 +1,4 @@
-"""Sub-samples of training groups: whole, seeded, nested, every class; and the trials on them."""
+"""Sub-samples of training groups: whole, seeded, nested, every class; and the runs on them."""
 
 import numpy as np
 import pytest
@@ -65,23 +65,22 @@ def test_a_share_that_is_none_is_refused(share):
 def test_trials_are_the_heads_on_the_sub_samples():
     train, validation, test = (make_part(90, 1.5, seed) for seed in (1, 2, 3))
     rows = np.arange(90) + 500
-    trials = label_efficiency(train, validation, test, rows, 3, (0.1, 0.5, 1.0), range(2, 4))
-    assert [(trial.share, trial.draw) for trial in trials] == [(0.1, 2), (0.1, 3), (0.5, 2), (0.5, 3)]
-    for trial in trials:
-        keep = sub_sample(train.labels, train.groups, trial.share, trial.draw)
-        assert (trial.train_images, trial.train_groups) == (keep.sum(), len(set(train.groups[keep])))
+    runs = label_efficiency(train, validation, test, rows, 3, (0.1, 0.5, 1.0), range(2, 4))
+    assert [(run.share, run.draw) for run in runs] == [(0.1, 2), (0.1, 3), (0.5, 2), (0.5, 3)]
+    for run in runs:
+        keep = sub_sample(train.labels, train.groups, run.share, run.draw)
+        assert (run.train_images, run.train_groups) == (keep.sum(), len(set(train.groups[keep])))
         part = Labelled(train.embeddings[keep], train.labels[keep], train.groups[keep])
-        for expected, found in zip(score_classifiers(part, validation, test, 3), trial.outcomes, strict=True):
+        for expected, found in zip(score_classifiers(part, validation, test, 3), run.outcomes, strict=True):
             np.testing.assert_array_equal(found.scores, expected.scores)
-        np.testing.assert_array_equal(trial.rows, rows)
-    assert [outcome.head for outcome in trials[0].outcomes] == ["linear", "knn", "centroid"]
+        np.testing.assert_array_equal(run.rows, rows)
+    assert [outcome.head for outcome in runs[0].outcomes] == ["linear", "knn", "centroid"]
 
 
 def test_more_labels_help_where_there_is_something_to_learn():
     train, validation, test = (make_part(300, 2.0, seed, dimension=20) for seed in (1, 2, 3))
-    trials = label_efficiency(train, validation, test, np.arange(300), 3, (0.02, 0.5), range(5))
+    runs = label_efficiency(train, validation, test, np.arange(300), 3, (0.02, 0.5), range(5))
     means = {
-        share: np.mean([trial.outcomes[0].scores.mean() for trial in trials if trial.share == share])
-        for share in (0.02, 0.5)
+        share: np.mean([run.outcomes[0].scores.mean() for run in runs if run.share == share]) for share in (0.02, 0.5)
     }
     assert means[0.5] > means[0.02] + 0.1

@@ -42,7 +42,7 @@ def study(tiny_data, tmp_path_factory):
     return compare(
         {"vit": vit, "conv": resnet, "untrained": f"random:{vit}"},
         {"shapes": tiny_data["shapes"], "tints <b>&": copied},
-        ["untrained"],
+        against=["untrained"],
         shares=(0.2, 1.0),
         draws=2,
         n_bootstrap=50,

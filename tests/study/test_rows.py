@@ -1,4 +1,4 @@
-"""Rows from trials: equal to classification_metrics, to scikit-learn and to plain means; intervals cover."""
+"""Rows from runs: equal to classification_metrics, to scikit-learn and to plain means; intervals cover."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from medssl.metrics.classification import classification_metrics
 from medssl.metrics.paired import holm, paired_difference
 from medssl.study.probes import ACCURACIES, Outcome
-from medssl.study.results import FLATTERY, Row
-from medssl.study.rows import Truth, adjust, backbone_rows, difference_rows, score_figure, summarise
-from medssl.study.runs import Trial
+from medssl.study.results import LEAKAGE_GAP, Row
+from medssl.study.rows import Labels, adjust, backbone_rows, difference_rows, score_figure, summarise
+from medssl.study.runs import Run
 
 NAMES = ["a", "b", "c", "d"]
 TEST = np.arange(100, 400)
@@ -18,7 +18,7 @@ TEST = np.arange(100, 400)
 def truth(seed=0):
     random = np.random.default_rng(seed)
     groups = np.array([f"g{number // 3}" for number in range(500)])
-    return Truth(random.choice(4, 500, p=(0.5, 0.2, 0.2, 0.1)), groups, NAMES)
+    return Labels(random.choice(4, 500, p=(0.5, 0.2, 0.2, 0.1)), groups, NAMES)
 
 
 def classifier(head, about, rows, skill, seed, setting=""):
@@ -37,19 +37,19 @@ def make_trials(skill=1.5, seed=0, gain=1.0):
     ranks = np.random.default_rng(seed).random(len(TEST))
     ranks[:20] = np.nan
     full = [classifier(head, about, TEST, skill, seed + i, "C=1") for i, head in enumerate(heads)]
-    trials = [Trial("groups", 1.0, 0, 100, 50, TEST, [*full, Outcome("retrieval", ("precision_at_5",), ranks)])]
+    runs = [Run("groups", 1.0, 0, 100, 50, TEST, [*full, Outcome("retrieval", ("precision_at_5",), ranks)])]
     for draw in range(3):
         some = [classifier(head, about, TEST, skill / 2, 50 + seed + draw, f"C={draw}") for head in heads]
-        trials.append(Trial("groups", 0.1, draw, 10 + draw, 5, TEST, some))
+        runs.append(Run("groups", 0.1, draw, 10 + draw, 5, TEST, some))
         rows = np.sort(np.random.default_rng(draw).permutation(500)[:300])
         loose = [classifier(head, about, rows, skill + gain, 90 + seed + draw, "k=1") for head in heads]
-        trials.append(Trial("images", 1.0, draw, 100, 90, rows, loose))
-    return trials
+        runs.append(Run("images", 1.0, draw, 100, 90, rows, loose))
+    return runs
 
 
-def rows_of(trials, n_bootstrap=60):
+def rows_of(runs, n_bootstrap=60):
     base = Row("task", "model", "", "", None, None, None, 0, 0, 5, kind="supervised")
-    return backbone_rows(base, trials, truth(), n_bootstrap)
+    return backbone_rows(base, runs, truth(), n_bootstrap)
 
 
 def find(rows, head, metric, protocol="groups", share=1.0):
@@ -59,8 +59,8 @@ def find(rows, head, metric, protocol="groups", share=1.0):
 
 
 def test_figures_at_full_data_are_those_of_scikit_learn_and_of_classification_metrics():
-    trials, about = make_trials(), truth()
-    rows, linear = rows_of(trials), trials[0].outcomes[0]
+    runs, about = make_trials(), truth()
+    rows, linear = rows_of(runs), runs[0].outcomes[0]
     labels, groups = about.labels[TEST], about.groups[TEST]
     expected = {
         "accuracy": accuracy_score(labels, linear.predicted),
@@ -80,20 +80,20 @@ def test_figures_at_full_data_are_those_of_scikit_learn_and_of_classification_me
             found = {key: getattr(row, key) for key in ("value", "low", "high", "n", "groups")}
             assert found == pytest.approx({key: figure[key] for key in found}), name
     for head in (1, 2):
-        outcome = trials[0].outcomes[head]
+        outcome = runs[0].outcomes[head]
         assert find(rows, outcome.head, "balanced_accuracy").value == pytest.approx(
             balanced_accuracy_score(labels, outcome.predicted)
         )
     retrieval = find(rows, "retrieval", "precision_at_5")
-    assert (retrieval.n, retrieval.value) == (280, pytest.approx(np.nanmean(trials[0].outcomes[3].scores)))
+    assert (retrieval.n, retrieval.value) == (280, pytest.approx(np.nanmean(runs[0].outcomes[3].scores)))
 
 
 def test_a_share_is_the_mean_of_its_draws_with_its_spread():
-    trials, about = make_trials(), truth()
-    rows = rows_of(trials)
-    draws = [trial for trial in trials if trial.share == 0.1]
+    runs, about = make_trials(), truth()
+    rows = rows_of(runs)
+    draws = [run for run in runs if run.share == 0.1]
     for name, plain in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
-        values = [plain(about.labels[TEST], trial.outcomes[0].predicted) for trial in draws]
+        values = [plain(about.labels[TEST], run.outcomes[0].predicted) for run in draws]
         row = find(rows, "linear", name, share=0.1)
         assert row.value == pytest.approx(np.mean(values)) and row.draws == 3
         assert (row.draw_sd, row.draw_low, row.draw_high) == pytest.approx(
@@ -106,38 +106,36 @@ def test_a_share_is_the_mean_of_its_draws_with_its_spread():
 
 
 def test_the_split_by_image_is_pooled_over_draws_and_its_flattery_is_the_gap():
-    trials, about = make_trials(gain=2.0), truth()
-    rows = rows_of(trials, 200)
-    loose = [trial for trial in trials if trial.protocol == "images"]
-    values = [accuracy_score(about.labels[trial.rows], trial.outcomes[1].predicted) for trial in loose]
+    runs, about = make_trials(gain=2.0), truth()
+    rows = rows_of(runs, 200)
+    loose = [run for run in runs if run.protocol == "images"]
+    values = [accuracy_score(about.labels[run.rows], run.outcomes[1].predicted) for run in loose]
     found, strict = find(rows, "knn", "accuracy", "images"), find(rows, "knn", "accuracy")
     assert found.value == pytest.approx(np.mean(values))
-    assert found.n == len(set(np.concatenate([trial.rows for trial in loose])))
-    gap = find(rows, "knn", "accuracy", FLATTERY)
+    assert found.n == len(set(np.concatenate([run.rows for run in loose])))
+    gap = find(rows, "knn", "accuracy", LEAKAGE_GAP)
     assert gap.value == pytest.approx(found.value - strict.value) and 0 < gap.low < gap.value < gap.high
     # Two independent errors add as squares.
     widths = [row.high - row.low for row in (found, strict, gap)]
     assert widths[2] == pytest.approx(np.hypot(widths[0], widths[1]), rel=0.35)
-    assert not [row for row in rows if row.protocol == FLATTERY and row.head == "retrieval"]
+    assert not [row for row in rows if row.protocol == LEAKAGE_GAP and row.head == "retrieval"]
 
 
 def test_differences_are_paired_ones_at_every_share_and_adjusted_in_families():
-    trials = {"a": make_trials(), "b": make_trials(1.0, seed=7), "c": make_trials(0.5, seed=9)}
+    runs = {"a": make_trials(), "b": make_trials(1.0, seed=7), "c": make_trials(0.5, seed=9)}
     about = truth()
-    rows = difference_rows("task", trials, [("a", "b"), ("a", "c")], {"a": "self-supervised"}, about, 30, 2)
+    rows = difference_rows("task", runs, [("a", "b"), ("a", "c")], {"a": "self-supervised"}, about, 30, 2)
     assert len(rows) == 2 * (3 * 2 + 1) + 2 * 3
     first = rows[0]
     expected = paired_difference(
-        trials["a"][0].outcomes[0].scores, trials["b"][0].outcomes[0].scores, about.groups[TEST], None, 600, 2
+        runs["a"][0].outcomes[0].scores, runs["b"][0].outcomes[0].scores, about.groups[TEST], None, 600, 2
     )
     assert (first.value, first.low, first.high, first.p) == pytest.approx(
         tuple(expected[key] for key in ("value", "low", "high", "p"))
     )
     assert (first.backbone, first.reference, first.kind) == ("a", "b", "self-supervised")
     few = next(row for row in rows if row.share == 0.1)
-    means = [
-        np.mean([trial.outcomes[0].scores.mean() for trial in trials[name] if trial.share == 0.1]) for name in "ab"
-    ]
+    means = [np.mean([run.outcomes[0].scores.mean() for run in runs[name] if run.share == 0.1]) for name in "ab"]
     assert few.value == pytest.approx(means[0] - means[1])
     adjusted = adjust(rows)
     for metric, share, count in (("accuracy", 1.0, 6), ("accuracy", 0.1, 6), ("precision_at_5", 1.0, 2)):

@@ -10,7 +10,7 @@ from medssl.backbones.backbone import Backbone
 from medssl.data.load import load_data
 from medssl.data.split import split_data
 from medssl.study.probes import Outcome, score_heads
-from medssl.study.runs import Measured, Trial, map_embeddings, trials_fingerprint
+from medssl.study.runs import Measured, Run, map_embeddings, runs_fingerprint
 from tests.study.test_probes import make_part, parts
 
 
@@ -21,9 +21,9 @@ def measured():
     rows = np.arange(60) + 7
     return Measured(
         [
-            Trial("groups", 1.0, 0, 60, 30, rows, [*outcomes[:-1], unknown]),
-            Trial("groups", 0.1, 4, 6, 3, rows, outcomes[:3]),
-            Trial("images", 1.0, 4, 60, 40, rows[::-1].copy(), outcomes),
+            Run("groups", 1.0, 0, 60, 30, rows, [*outcomes[:-1], unknown]),
+            Run("groups", 0.1, 4, 6, 3, rows, outcomes[:3]),
+            Run("images", 1.0, 4, 60, 40, rows[::-1].copy(), outcomes),
         ],
         map_embeddings(test.embeddings, 0),
         1.5,
@@ -62,17 +62,17 @@ def test_a_file_that_is_missing_or_broken_is_measured_again(tmp_path):
 
 
 def test_an_outcome_is_found_by_head_and_metric():
-    trial = Trial("groups", 1.0, 0, 1, 1, np.arange(2), [Outcome("knn", ("accuracy",), np.zeros(2))])
-    assert trial.outcome("knn", "accuracy") is trial.outcomes[0]
-    assert trial.outcome("knn", "map_at_10") is None and trial.outcome("linear", "accuracy") is None
+    run = Run("groups", 1.0, 0, 1, 1, np.arange(2), [Outcome("knn", ("accuracy",), np.zeros(2))])
+    assert run.outcome("knn", "accuracy") is run.outcomes[0]
+    assert run.outcome("knn", "map_at_10") is None and run.outcome("linear", "accuracy") is None
 
 
 def test_the_fingerprint_holds_everything_that_decides(tiny_backbone, tiny_data):
     backbone = Backbone.from_pretrained(tiny_backbone)
     dataset = split_data(load_data(tiny_data["shapes"]))
     given = {"dataset": dataset, "backbone": backbone, "pooling": "cls", "shares": (0.1, 1.0), "draws": 2, "seed": 0}
-    first = trials_fingerprint(**given)
-    assert first == trials_fingerprint(**given)
+    first = runs_fingerprint(**given)
+    assert first == runs_fingerprint(**given)
     groups = ["other", *dataset["group_id"][1:]]
     changed = dataset.remove_columns("group_id").add_column("group_id", groups)
     others = [
@@ -85,7 +85,7 @@ def test_the_fingerprint_holds_everything_that_decides(tiny_backbone, tiny_data)
         {"draws": 3},
         {"seed": 1},
     ]
-    found = {trials_fingerprint(**{**given, **other}) for other in others}
+    found = {runs_fingerprint(**{**given, **other}) for other in others}
     if backbone.precision == "fp32":
         found.add("the same precision")
         found.discard(first)

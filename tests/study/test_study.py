@@ -36,7 +36,7 @@ def models(tmp_path_factory):
 def test_compare_measures_every_figure_and_pairs_it(models, tiny_data, tmp_path):
     backbones = {**models, "same": models["vit"], "untrained": f"random:{models['vit']}"}
     settings = {**QUICK, "cache_dir": tmp_path, "audited": False, "kinds": {"resnet": "self-supervised"}}
-    study = compare(backbones, tiny_data, ["vit"], **settings)
+    study = compare(backbones, tiny_data, against=["vit"], **settings)
     plain = [row for row in study.rows if row.reference is None]
     # Full: 3 heads x 2, 6 more of the linear head, 3 of retrieval; a share: 3 x 2; by image 9, and their flattery 9.
     assert len(plain) == 2 * 4 * (15 + 6 + 9 + 9)
@@ -59,7 +59,7 @@ def test_compare_measures_every_figure_and_pairs_it(models, tiny_data, tmp_path)
             assert (row.value, row.low, row.high, row.p) == (0, 0, 0, 1)
     linear = figures["tints", "vit", "linear", "accuracy", 1.0, "groups"]
     assert linear.value > 0.5 and linear.setting.startswith("C=") and linear.train_images == 36
-    assert compare(backbones, tiny_data, ["vit"], **settings) == study
+    assert compare(backbones, tiny_data, against=["vit"], **settings) == study
     assert len(main_table(study).rows) == 8 and len(differences(study).rows) == 6
     assert "| shapes | same - vit | +0.000 [+0.000, +0.000] |" in printed(study)
 
@@ -141,7 +141,7 @@ def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_rows(models, tin
 
 def test_what_cannot_be_compared_is_said(models, tiny_data):
     with pytest.raises(BackboneError, match="reference nobody is none of the backbones.*Allowed: vit, resnet"):
-        compare(models, tiny_data, ["nobody"])
+        compare(models, tiny_data, against=["nobody"])
     with pytest.raises(BackboneError, match="kind of nobody is none"):
         compare(models, tiny_data, kinds={"nobody": "supervised"})
     with pytest.raises(BackboneError, match="vit=clever is no kind of training. Allowed: self-supervised"):
@@ -188,7 +188,7 @@ def test_the_script_prints_both_tables_and_writes_the_report(models, tiny_data, 
     again = compare(
         {"vit": models["vit"], "control": f"random:{models['vit']}"},
         {"colours": tiny_data["tints"], "shapes": tiny_data["shapes"]},
-        ["control", "vit"],
+        against=["control", "vit"],
         seed=2,
         draws=1,
         n_bootstrap=40,

@@ -10,7 +10,7 @@ import numpy as np
 
 from medssl.audit.findings import ERROR, WARNING
 from medssl.study.kinds import SELF, SUPERVISED
-from medssl.study.results import FLATTERY, Row
+from medssl.study.results import LEAKAGE_GAP, Row
 from medssl.study.runs import BY_GROUP
 from medssl.study.study import Study
 
@@ -128,7 +128,7 @@ def second_sentence(study: Study) -> str:
 
 def flattery(study: Study, head: str) -> list[Row]:
     """How much higher the accuracy of a head came out where images were split at random."""
-    rows = [row for row in study.rows if row.protocol == FLATTERY and row.value is not None]
+    rows = [row for row in study.rows if row.protocol == LEAKAGE_GAP and row.value is not None]
     return [row for row in rows if (row.head, row.metric) == (head, "accuracy")]
 
 
@@ -186,7 +186,7 @@ def not_shown(study: Study) -> list[str]:
         "some of those test images, without their labels.",
     ]
     for name, task in study.tasks.items():
-        tested = next(iter(task.measured.values())).trials[0].rows
+        tested = next(iter(task.measured.values())).runs[0].rows
         groups = len(set(task.truth.groups[tested]))
         if groups < FEW_GROUPS:
             found.append(f"{name}: only {groups} groups in test; bootstrap intervals of so few are too narrow.")

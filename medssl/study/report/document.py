@@ -5,26 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import ClassVar
 
 from medssl.audit.worst_pairs import WorstPair
+from medssl.templates import environment
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto; }
-th, td { border: 1px solid #ccc; padding: .25rem .5rem; text-align: left; vertical-align: top; }
-th { background: #f3f3f3; }
-img { max-width: 100%; height: auto; }
-.answer { font-size: 17px; border-left: 4px solid #0072b2; padding-left: 1rem; }
-figcaption { color: #555; font-size: 13px; }
-figure { margin: 1rem 0; }
-"""
+TEMPLATE = environment("medssl.study", "report").get_template("report.html.jinja")
 
 
 @dataclass(frozen=True)
 class Heading:
     """A section's title."""
 
+    kind: ClassVar[str] = "heading"
     text: str
 
 
@@ -32,6 +25,7 @@ class Heading:
 class Paragraph:
     """Running text."""
 
+    kind: ClassVar[str] = "paragraph"
     text: str
 
 
@@ -39,6 +33,7 @@ class Paragraph:
 class Bullets:
     """A list of sentences."""
 
+    kind: ClassVar[str] = "bullets"
     items: Sequence[str]
 
 
@@ -46,6 +41,7 @@ class Bullets:
 class Table:
     """A table of texts."""
 
+    kind: ClassVar[str] = "table"
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
@@ -54,15 +50,22 @@ class Table:
 class Picture:
     """A plot: PNG bytes, the file's name beside the Markdown, and what it shows."""
 
+    kind: ClassVar[str] = "picture"
     name: str
     caption: str
     png: bytes
+
+    @property
+    def address(self) -> str:
+        """The picture itself as an address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Offending pairs of an audit; their thumbnails are shown in HTML."""
 
+    kind: ClassVar[str] = "pairs"
     pairs: Sequence[WorstPair]
 
     def table(self) -> Table:
@@ -105,48 +108,6 @@ def to_markdown(title: str, answer: str, blocks: Sequence[Block]) -> str:
     return "\n\n".join([f"# {title}", answer, *map(markdown_block, blocks)]) + "\n"
 
 
-def html_table(table: Table) -> str:
-    """A table as HTML."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-    rows = ("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def html_pairs(block: Pairs) -> str:
-    """Offending pairs as HTML, with their thumbnails."""
-    table = block.table()
-    lines = []
-    for pair, cells in zip(block.pairs, table.rows, strict=True):
-        shown = [
-            f'<img src="{escape(address)}" alt="{escape(file)}"><br>{escape(cell)}'
-            for address, file, cell in zip(pair.thumbnails, pair.files, cells[2:], strict=True)
-        ]
-        lines.append([*map(escape, cells[:2]), *shown])
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.head)
-    rows = ("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def html_block(block: Block) -> str:
-    """One block as HTML; every text is escaped."""
-    if isinstance(block, Heading):
-        return f"<h2>{escape(block.text)}</h2>"
-    if isinstance(block, Paragraph):
-        return f"<p>{escape(block.text)}</p>"
-    if isinstance(block, Bullets):
-        return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in block.items) + "</ul>"
-    if isinstance(block, Picture):
-        address = "data:image/png;base64," + base64.b64encode(block.png).decode()
-        caption = escape(block.caption)
-        return f'<figure><img src="{address}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-    return html_pairs(block) if isinstance(block, Pairs) else html_table(block)
-
-
 def to_html(title: str, answer: str, blocks: Sequence[Block]) -> str:
-    """The whole document as one HTML file: pictures inside it, no script, no request to anywhere."""
-    body = "\n".join(map(html_block, blocks))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n"
-        f'<p class="answer">{escape(answer)}</p>\n{body}\n</body></html>\n'
-    )
+    """The whole document as one HTML file: pictures inside it, no script, no request to anywhere; texts are escaped."""
+    return TEMPLATE.render(title=title, answer=answer, blocks=blocks)

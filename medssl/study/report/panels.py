@@ -1,4 +1,4 @@
-"""Plots of a study's trials, a file a task: reliability, confusion, and the map of the embeddings."""
+"""Plots of a study's runs, a file a task: reliability, confusion, and the map of the embeddings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grid(
 
 def linear_outcome(measured: Measured) -> tuple[Outcome, np.ndarray]:
     """The linear head at full data and its test rows."""
-    full = measured.trials[0]
+    full = measured.runs[0]
     return full.outcome(LINEAR, "accuracy"), full.rows
 
 

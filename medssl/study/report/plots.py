@@ -92,7 +92,7 @@ def accuracy_plot(study: Study) -> bytes:
 
 def tested(study: Study, task: str) -> int:
     """How many test images a task has."""
-    return len(next(iter(study.tasks[task].measured.values())).trials[0].rows)
+    return len(next(iter(study.tasks[task].measured.values())).runs[0].rows)
 
 
 def label_plot(study: Study, heads: Sequence[tuple[str, str]] = HEADS) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from medssl.audit.audit import Audit
 from medssl.audit.findings import INFO, ORDER
 from medssl.study.report.document import Table, markdown_table
-from medssl.study.results import FLATTERY, Row
+from medssl.study.results import LEAKAGE_GAP, Row
 from medssl.study.runs import BY_GROUP, BY_IMAGE
 from medssl.study.study import Study
 
@@ -123,9 +123,9 @@ def leakage_table(study: Study) -> Table:
     lines = []
     for names, rows in found.items():
         cells = [
-            cell(rows.get((head, protocol)), "+" if protocol == FLATTERY else "")
+            cell(rows.get((head, protocol)), "+" if protocol == LEAKAGE_GAP else "")
             for head in ("linear", "knn")
-            for protocol in (BY_GROUP, BY_IMAGE, FLATTERY)
+            for protocol in (BY_GROUP, BY_IMAGE, LEAKAGE_GAP)
         ]
         lines.append([*names, *cells])
     titles = ("groups apart", "images at random", "flattered by")
@@ -185,7 +185,7 @@ def perfect_rows(study: Study) -> list[Row]:
     """Every figure of accuracy that shows as 1.000."""
     found = []
     for row in study.rows:
-        absolute = row.reference is None and row.protocol != FLATTERY and row.value is not None
+        absolute = row.reference is None and row.protocol != LEAKAGE_GAP and row.value is not None
         if absolute and row.metric in ("accuracy", "balanced_accuracy") and row.value >= PERFECT:
             found.append(row)
     return found
