@@ -48,14 +48,16 @@ class BuildOptions:
     `head` is "linear" (one layer over the pooled embedding), "patch" (the strongest patches decide; see PatchHead), or
     "auto": both are fitted and validation chooses, see `compare_kinds`. `explainer_seconds` bounds the check of the
     explainers on validation, see `check_explainers`; 0 leaves it out.
-    `revision` is the backbone's. `others` are data of other tasks (name -> folder), embedded only to see how many are
-    flagged unfamiliar. `thumbnail_side` is the longer side of a case's picture in pixels.
+    `revision` is the backbone's, `data_revision` the Hub data set's. `others` are data of other tasks (name -> folder),
+    embedded only to see how many are flagged unfamiliar. `thumbnail_side` is the longer side of a case's picture in
+    pixels.
     """
 
     labels: Sequence[str] | None = None
     pooling: str | None = None
     preprocess: Preprocess | None = None
     revision: str | None = None
+    data_revision: str | None = None
     head: str = AUTO
     explainer_seconds: float = CHECK_SECONDS
     others: Mapping[str, str | Path] = field(default_factory=dict)
@@ -145,9 +147,11 @@ def fit_kind(
     return (other if record["chosen"] == PATCH else linear).head, record
 
 
-def open_data(data: str | Path, name: str, labels: Sequence[str] | None) -> tuple[Dataset, Task]:
-    """The data set with its labels in the task's order, and the task. Raises DataError."""
-    dataset = load_data(data, labels=labels)
+def open_data(
+    data: str | Path, name: str, labels: Sequence[str] | None, revision: str | None = None
+) -> tuple[Dataset, Task]:
+    """The data set, of a revision on the Hub, with its labels in the task's order, and the task. Raises DataError."""
+    dataset = load_data(data, labels=labels, revision=revision)
     task = get_task(name, dataset.features["label"].names)
     return dataset if labels is not None else in_label_order(dataset, task.labels, str(data)), task
 
@@ -168,7 +172,7 @@ def build_bundle(
     options = replace(options or BuildOptions(), **settings)
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), options.revision)
-    dataset, found_task = open_data(data, task, options.labels)
+    dataset, found_task = open_data(data, task, options.labels, options.data_revision)
     workplace = Path(options.cache_dir or default_cache())
     workplace.mkdir(parents=True, exist_ok=True)
     # The pictures of the cases stay mapped after their file is gone, until the bundle is.

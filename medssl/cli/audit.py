@@ -12,23 +12,22 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from medssl.cli import options
+
 ERRORS_FOUND = 1
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Parse the arguments, audit, print the table and write the findings as JSON."""
     parser = argparse.ArgumentParser(
-        prog="medssl audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="medssl audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[options.of_data(), options.of_run(), options.of_cache()],
     )
-    parser.add_argument("--data", required=True, metavar="DIR|HUB_ID", help="an image folder or a Hub data set")
-    parser.add_argument("--revision", help="the Hub data set's branch, tag or commit")
-    parser.add_argument("--labels", nargs="+", help="the labels in their order (default: as found, sorted)")
     parser.add_argument("--out", metavar="JSON", help="where to write the findings, for example findings.json")
     parser.add_argument("--backbone", metavar="NAME|DIR", help="also embed the images, and audit their neighbours")
-    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the probes and intervals (default: 0)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(given)
+    arguments = options.parsed(parser, given)
 
     from medssl.audit.audit import audit_data, audit_neighbors
     from medssl.data.load import load_data
@@ -37,7 +36,7 @@ def main(given: Sequence[str] | None = None) -> int:
     out = Path(arguments.out) if arguments.out else None
     if out and (out.is_dir() or not out.resolve().parent.is_dir()):
         raise DataError(f"--out {arguments.out} is no file in a folder that exists. Make the folder or choose another.")
-    dataset = load_data(arguments.data, arguments.labels, arguments.revision)
+    dataset = load_data(arguments.data, arguments.labels, arguments.data_revision)
     audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
     if arguments.backbone:
         from medssl.backbones.backbone import shared_backbone

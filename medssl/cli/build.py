@@ -6,19 +6,20 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from medssl.cli import options
 from medssl.cli.run import named_folders
 from medssl.text import printable
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Parse the arguments, build, and print the figures."""
-    parser = argparse.ArgumentParser(prog="medssl build", description=__doc__)
-    parser.add_argument("--data", required=True, help="an image folder or a Hub data set id")
+    parser = argparse.ArgumentParser(
+        prog="medssl build", description=__doc__, parents=[options.of_data(), options.of_run(), options.of_cache()]
+    )
     parser.add_argument("--task", required=True, help="the task's name: lung, brain, leukaemia, eye, or your own")
     parser.add_argument("--backbone", required=True, help="a registry name, a Hub id or a folder")
     parser.add_argument("--out", required=True, help="the bundle folder to write")
-    parser.add_argument("--revision", help="the backbone's revision on the Hub (default: main)")
-    parser.add_argument("--labels", help="comma-separated labels in order (default: the task's, else sorted)")
+    parser.add_argument("--backbone-revision", metavar="REV", help="the backbone's revision on the Hub (default: main)")
     parser.add_argument("--pooling", help="cls, mean or cls+mean (default: cls where there is one, else mean)")
     parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the frame (default: squash)")
     parser.add_argument(
@@ -45,10 +46,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
     )
-    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    arguments = parser.parse_args(given)
+    arguments = options.parsed(parser, given)
 
     from dataclasses import replace
 
@@ -59,7 +57,7 @@ def main(given: Sequence[str] | None = None) -> int:
     from medssl.metrics.metric import format_metrics
 
     started = time.perf_counter()
-    backbone = shared_backbone(arguments.backbone, arguments.revision)
+    backbone = shared_backbone(arguments.backbone, arguments.backbone_revision)
     preprocess = backbone.preprocess
     if arguments.fit:
         preprocess = replace(preprocess, fit=arguments.fit)
@@ -70,7 +68,8 @@ def main(given: Sequence[str] | None = None) -> int:
         arguments.task,
         backbone,
         arguments.out,
-        labels=arguments.labels.split(",") if arguments.labels else None,
+        labels=arguments.labels,
+        data_revision=arguments.data_revision,
         pooling=arguments.pooling,
         preprocess=preprocess if arguments.fit or arguments.size else None,
         others=named_folders(arguments.others),

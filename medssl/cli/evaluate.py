@@ -7,13 +7,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from medssl.cli import options
 from medssl.cli.run import named_folders
 from medssl.text import printable
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Parse the arguments, measure, print the figures and write them as JSON."""
-    parser = argparse.ArgumentParser(prog="medssl evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="medssl evaluate", description=__doc__, parents=[options.of_run(), options.of_cache()]
+    )
     parser.add_argument("--bundle", required=True, help="the bundle folder")
     parser.add_argument("--data", required=True, help="an image folder or Hub data set with the bundle's labels")
     parser.add_argument("--split", default="test", help="the split to measure, or 'all' (default: test)")
@@ -22,10 +25,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
     )
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
-    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    arguments = parser.parse_args(given)
+    arguments = options.parsed(parser, given)
 
     from medssl.bundle.bundle import Bundle
     from medssl.bundle.evaluate import evaluate_bundle

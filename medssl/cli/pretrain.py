@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from medssl.cli import options
 from medssl.cli.run import named_folders
 
 
@@ -29,7 +30,7 @@ def main(given: Sequence[str] | None = None) -> int:
     from medssl.pretrain.runner import pretrain
     from medssl.pretrain.views import POLICIES
 
-    parser = argparse.ArgumentParser(prog="medssl pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="medssl pretrain", description=__doc__, parents=[options.of_run()])
     parser.add_argument("--data", nargs="+", required=True, metavar="DIR|NAME=DIR", help="folders of images")
     parser.add_argument("--out", required=True, help="the backbone folder to write")
     parser.add_argument("--method", choices=METHODS, default="dino")
@@ -54,9 +55,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--export-dtype", choices=DTYPES, default="float32", help="of the saved weights")
     parser.add_argument("--input-size", type=int, help="side that the saved encoder asks for (default: --size)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    arguments = parser.parse_args(given)
+    arguments = options.parsed(parser, given)
 
     recipe = Recipe(
         method=arguments.method,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from medssl.cli import options
 from medssl.cli.run import named_folders
 
 PARTS = "parts"
@@ -29,7 +30,10 @@ def named(values: list[str], option: str) -> dict[str, str]:
 def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments."""
     parser = argparse.ArgumentParser(
-        prog="medssl study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="medssl study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[options.of_run(), options.of_cache()],
     )
     parser.add_argument(
         "--data", nargs="+", required=True, metavar="[NAME=]DIR", help="image folders or Hub data sets, one a task"
@@ -67,11 +71,8 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pooling", help="cls, mean or cls+mean (default: the group's, or cls where there is one)")
     parser.add_argument("--draws", type=int, default=5, help="random draws of few labels and of images (default: 5)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
-    parser.add_argument("--cache", help="where embeddings are cached (default: MEDSSL_CACHE or ~/.cache/medssl)")
-    parser.add_argument("--seed", type=int, default=0, help="of splits, resamples and untrained weights (default: 0)")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the report is written")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(given)
+    return options.parsed(parser, given)
 
 
 def choose(arguments: argparse.Namespace) -> tuple[dict[str, str], dict[str, str], str | None]:

@@ -1,0 +1,78 @@
+"""Options that mean one thing in every verb, worded once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+
+def labels(text: str) -> list[str]:
+    """Comma-separated labels as a list. Raises argparse.ArgumentTypeError for empty or repeated ones."""
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} holds an empty or a repeated label; write them as a,b,c")
+    return names
+
+
+class Renamed(argparse.Action):
+    """An option that meant different things in different verbs: refused, with the names it has now."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_given: object) -> None:
+        """Leave with a sentence."""
+        parser.error(
+            f"{self.option_strings[0]} meant the data's revision in one verb and the backbone's in another. Write "
+            "--data-revision or --backbone-revision."
+        )
+
+
+def of_data() -> argparse.ArgumentParser:
+    """--data, --data-revision and --labels, as a parent parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--data", required=True, metavar="DIR|HUB_ID", help="an image folder or a Hub data set")
+    parser.add_argument("--data-revision", metavar="REV", help="the Hub data set's branch, tag or commit")
+    parser.add_argument("--revision", action=Renamed, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--labels", type=labels, metavar="A,B,C", help="the labels in their order (default: the task's, else sorted)"
+    )
+    return parser
+
+
+def of_run() -> argparse.ArgumentParser:
+    """--seed and --quiet, as a parent parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no notes of libraries")
+    return parser
+
+
+def of_cache() -> argparse.ArgumentParser:
+    """--cache, as a parent parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--cache", metavar="DIR", help="where embeddings are kept (default: MEDSSL_CACHE or ~/.cache/medssl)"
+    )
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; with --quiet the libraries are quiet from here on."""
+    arguments = parser.parse_args(given)
+    if arguments.quiet:
+        silence_libraries()
+    return arguments
+
+
+def silence_libraries() -> None:
+    """No bars of datasets (its parquet writer), the Hub's client and transformers, and no warnings of the last."""
+    # Read when they are imported, here or by a child process.
+    os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    import datasets
+    import huggingface_hub.utils
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
