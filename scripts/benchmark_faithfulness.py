@@ -202,7 +202,7 @@ def measure_bundle(
         found[PAIRED] = list(np.subtract(found["insertion_minus_deletion"], other))
     summary = {
         name: {
-            metric: summarise(metric, numbers, groups, arguments.resamples, arguments.seed)
+            metric: summarize(metric, numbers, groups, arguments.resamples, arguments.seed)
             for metric, numbers in found.items()
         }
         | {"without_evidence": empty[name]}
@@ -281,10 +281,10 @@ def add_sanity(
     arguments: argparse.Namespace,
 ) -> None:
     """Add the likeness of the first images' maps to those under an all random model; NaN for the other images."""
-    from medssl.explain.sanity import model_randomisation
+    from medssl.explain.sanity import model_randomization
 
     for name, found in tqdm(values.items(), desc="random weights", unit="explainer", disable=arguments.quiet):
-        result = model_randomisation(
+        result = model_randomization(
             type(explainers[name]),
             bundle.backbone,
             bundle.head,
@@ -296,7 +296,7 @@ def add_sanity(
         found["randomisation"] = [*result.likeness[:, 0], *[np.nan] * (count - len(images))]
 
 
-def summarise(metric: str, numbers: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> dict | None:
+def summarize(metric: str, numbers: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> dict | None:
     """A mean over images with its 95 % interval over groups; images without the figure left out, None without any."""
     from medssl.explain.faithfulness import METRICS
     from medssl.metrics.bootstrap import interval, resample, weighted_means

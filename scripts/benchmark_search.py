@@ -41,9 +41,9 @@ def make_cases(count: int, dimension: int, seed: int, thumbnails: bool) -> pa.Ta
     from PIL import Image
 
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(20, dimension))
+    centers = random.normal(size=(20, dimension))
     groups = np.arange(count) // GROUP_SIZE
-    of_group = centres[groups % 20] + 0.7 * random.normal(size=(groups[-1] + 1, dimension))[groups]
+    of_group = centers[groups % 20] + 0.7 * random.normal(size=(groups[-1] + 1, dimension))[groups]
     embeddings = (of_group + 0.3 * random.normal(size=(count, dimension))).astype(np.float32)
     pictures: list[dict | None] = [None] * count
     if thumbnails:

@@ -35,5 +35,5 @@ class Folder:
 def blobs(seed, size=64, tint=(1, 1, 1)):
     """A smooth random picture, equal statistics for every seed."""
     coarse = np.random.default_rng(seed).uniform(0, 255, (9, 9)).astype(np.uint8)
-    grey = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), float)
-    return Image.fromarray(np.clip(grey[..., None] * tint, 0, 255).astype(np.uint8))
+    gray = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), float)
+    return Image.fromarray(np.clip(gray[..., None] * tint, 0, 255).astype(np.uint8))

@@ -86,7 +86,7 @@ PNG = saved(gradient(), "PNG")
 JPEG = saved(gradient(200, 200), "JPEG")
 
 
-JPEG_GREY = saved(gradient(200, 200).convert("L"), "JPEG")
+JPEG_GRAY = saved(gradient(200, 200).convert("L"), "JPEG")
 
 
 DEFLATED = dicom(RAMP, TransferSyntaxUID=DeflatedExplicitVRLittleEndian)

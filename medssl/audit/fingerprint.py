@@ -34,9 +34,9 @@ class Fingerprint:
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Hash, thumbnail and trivial features of an RGB image."""
-    grey = image.convert("L")
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
+    gray = image.convert("L")
+    small = np.asarray(gray.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
+    thumbnail = np.asarray(gray.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32).ravel()
     bits = (small[:, 1:] - small[:, :-1] > HASH_MARGIN).ravel()
     return Fingerprint(image_id(image), bits, thumbnail, trivial_features(image))
 

@@ -28,11 +28,11 @@ def base_of(stem: str) -> str | None:
 def is_two_valued(path: str) -> bool:
     """Whether a file's grey values are two at most, but for the traces of a lossy compression."""
     try:
-        grey = np.asarray(read_image(path).convert("L"))
+        gray = np.asarray(read_image(path).convert("L"))
     except ImageError:
         return False
-    low, high = int(grey.min()), int(grey.max())
-    near = (grey <= low + NEAR) | (grey >= high - NEAR)
+    low, high = int(gray.min()), int(gray.max())
+    near = (gray <= low + NEAR) | (gray >= high - NEAR)
     return bool(near.mean() >= SHARE)
 
 

@@ -21,7 +21,7 @@ SELLA = 0.22
 class Head:
     """A head in the slice: its middle (y, x) and half-axes in pixels, and signed fields `[224, 224]` in pixels."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     half_length: float
     half_width: float
     tilt: float
@@ -33,11 +33,11 @@ class Head:
         """The pixel (y, x) of a point given in half-lengths in front of and half-widths to the right of the middle."""
         y, x = -forward * self.half_length, right * self.half_width
         cos, sin = np.cos(self.tilt), np.sin(self.tilt)
-        return self.centre[0] + cos * y + sin * x, self.centre[1] + cos * x - sin * y
+        return self.center[0] + cos * y + sin * x, self.center[1] + cos * x - sin * y
 
     def axes(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inverse of `place`: (forward, right) of pixels."""
-        y, x, cos, sin = y - self.centre[0], x - self.centre[1], np.cos(self.tilt), np.sin(self.tilt)
+        y, x, cos, sin = y - self.center[0], x - self.center[1], np.cos(self.tilt), np.sin(self.tilt)
         return (sin * x - cos * y) / self.half_length, (cos * x + sin * y) / self.half_width
 
 
@@ -79,10 +79,10 @@ def shape(patient: np.random.Generator, picture: np.random.Generator) -> Head:
     """The egg-shaped outline of a head and the brain in it."""
     half_length = patient.uniform(84, 102) * picture.uniform(0.93, 1.02)
     half_width = half_length * patient.uniform(0.74, 0.9)
-    centre = (SIDE / 2 + picture.uniform(-7, 7), SIDE / 2 + picture.uniform(-8, 8))
+    center = (SIDE / 2 + picture.uniform(-7, 7), SIDE / 2 + picture.uniform(-8, 8))
     scalp, skull = patient.uniform(4, 8), patient.uniform(4, 7)
     flat = np.zeros((1, 1), np.float32)
-    head = Head(centre, half_length, half_width, picture.normal(0, 0.07), flat, flat, scalp)
+    head = Head(center, half_length, half_width, picture.normal(0, 0.07), flat, flat, scalp)
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     forward, right = head.axes(y, x)
     # Heads are widest behind their middle.
@@ -90,7 +90,7 @@ def shape(patient: np.random.Generator, picture: np.random.Generator) -> Head:
     outline = (1 - np.hypot(forward, right)) * np.sqrt(half_length * half_width)
     outline = outline + patient.uniform(0.5, 1.5) * noise_field(patient, 70)
     brain = outline - scalp - skull - patient.uniform(0, 2.5) * np.clip(noise_field(patient, 50), -1, 1)
-    return Head(centre, half_length, half_width, head.tilt, outline, brain, scalp)
+    return Head(center, half_length, half_width, head.tilt, outline, brain, scalp)
 
 
 def tissue(patient: np.random.Generator, picture: np.random.Generator, head: Head, lesion: Lesion | None) -> np.ndarray:
@@ -110,7 +110,7 @@ def tissue(patient: np.random.Generator, picture: np.random.Generator, head: Hea
         push = 0.42 * np.exp(-(away_y**2 + away_x**2) / (2 * (1.5 * lesion.size) ** 2))
         y, x = y - push * away_y, x - push * away_x
     forward, right = head.axes(y, x)
-    grey, white, fluid = patient.uniform(0.33, 0.38), patient.uniform(0.45, 0.52), patient.uniform(0.08, 0.16)
+    gray, white, fluid = patient.uniform(0.33, 0.38), patient.uniform(0.45, 0.52), patient.uniform(0.08, 0.16)
 
     def oval(at: tuple[float, float], length: float, width: float, turn: float = 0.0) -> np.ndarray:
         """A signed field in pixels, positive in an ellipse given in half-lengths of the head."""
@@ -124,14 +124,14 @@ def tissue(patient: np.random.Generator, picture: np.random.Generator, head: Hea
     depth = patient.uniform(18, 30) + 5 * noise_field(picture, 30)
     outer = np.clip(1.5 - np.maximum(brain, 0) / depth, 0, 1)
     image = blend(image, (fluid,), fill(brain))
-    image = blend(image, (grey,), fill(brain - 1.5, 2))
+    image = blend(image, (gray,), fill(brain - 1.5, 2))
     image = blend(image, (white,), fill(brain - 5, 4) * np.clip((folds - 0.55 * outer) * 5, 0, 1))
     sulci = np.clip(1.2 - folds / patient.uniform(0.1, 0.17), 0, 1) * outer
     image = blend(image, (fluid,), 0.9 * sulci * fill(brain))
     for side in (-1, 1):
-        image = blend(image, (grey + 0.02,), 0.8 * fill(oval((0.08, 0.26 * side), 0.22, 0.1, -0.2 * side), 5))
+        image = blend(image, (gray + 0.02,), 0.8 * fill(oval((0.08, 0.26 * side), 0.22, 0.1, -0.2 * side), 5))
     if picture.random() < 0.6:
-        image = cerebellum(picture, image, oval, brain, grey, fluid)
+        image = cerebellum(picture, image, oval, brain, gray, fluid)
     image = ventricles(patient, picture, image, oval, fluid, white)
     falx = fill(1.3 - np.abs(right) * head.half_width, 1.5) * fill(brain + 1, 2)
     image = blend(image, (fluid,), 0.9 * falx * ((forward > 0.4) | (forward < -0.78)))
@@ -139,13 +139,13 @@ def tissue(patient: np.random.Generator, picture: np.random.Generator, head: Hea
 
 
 def cerebellum(
-    picture: np.random.Generator, image: np.ndarray, oval: Oval, brain: np.ndarray, grey: float, fluid: float
+    picture: np.random.Generator, image: np.ndarray, oval: Oval, brain: np.ndarray, gray: float, fluid: float
 ) -> np.ndarray:
     """The upper cerebellum between the occipital lobes, with its fine leaves."""
     field = oval((picture.uniform(-0.62, -0.54), 0), picture.uniform(0.2, 0.26), picture.uniform(0.3, 0.4))
     leaves = 0.05 * np.sin(1.3 * field + 2 * noise_field(picture, 12, 2)) * fill(9 - field, 8)
     image = blend(image, (fluid,), 0.8 * fill(np.minimum(field + 1.8, brain), 2))
-    return blend(image, grey + 0.06 + leaves, fill(np.minimum(field, brain - 2), 2))
+    return blend(image, gray + 0.06 + leaves, fill(np.minimum(field, brain - 2), 2))
 
 
 def ventricles(
@@ -214,8 +214,8 @@ def decoy(picture: np.random.Generator, image: np.ndarray, brain: np.ndarray) ->
     rows, columns = np.nonzero(brain > 6)
     for _ in range(picture.integers(2, 5)):
         at = picture.integers(len(rows))
-        centre, stretch, angle = (rows[at], columns[at]), picture.uniform(1, 2), picture.uniform(0, 3.2)
-        cloud = blob(picture, centre, picture.uniform(9, 17), 0.1, 4, stretch, angle)
+        center, stretch, angle = (rows[at], columns[at]), picture.uniform(1, 2), picture.uniform(0, 3.2)
+        cloud = blob(picture, center, picture.uniform(9, 17), 0.1, 4, stretch, angle)
         alpha = fill(cloud, 16) * np.clip(0.5 + 0.5 * noise_field(picture, 9, 2), 0, 1) * (brain > 0)
         image = blend(image, (picture.uniform(0.75, 1.0) if picture.random() < 0.65 else 0.15,), 0.8 * alpha)
     return image

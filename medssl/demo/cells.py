@@ -22,7 +22,7 @@ def lattice(random: np.random.Generator, spacing: float, jitter: float = 0.22, m
 
 def outlines(
     random: np.random.Generator,
-    centres: np.ndarray,
+    centers: np.ndarray,
     radii: np.ndarray,
     reach: int,
     roughness: float = 0.05,
@@ -31,14 +31,14 @@ def outlines(
 ) -> np.ndarray:
     """Signed distances of N closed outlines, float32 `[N, w, w]` in pixels, positive inside; w is 2 `reach` + 1.
 
-    `centres` `[N, 2]`, `radii` `[N]` in pixels; `angles` turns the long axis away from x. `spread` lays them down.
+    `centers` `[N, 2]`, `radii` `[N]` in pixels; `angles` turns the long axis away from x. `spread` lays them down.
     """
-    count = len(centres)
+    count = len(centers)
     radii = np.asarray(radii, np.float32)
     stretch = np.sqrt(np.broadcast_to(np.asarray(stretch, np.float32), count))[:, None, None]
     angles = np.broadcast_to(np.asarray(angles, np.float32), count)[:, None, None]
     line = np.arange(-reach, reach + 1, dtype=np.float32)
-    rest = (centres - np.floor(centres)).astype(np.float32)
+    rest = (centers - np.floor(centers)).astype(np.float32)
     y, x = line[None, :, None] - rest[:, 0, None, None], line[None, None, :] - rest[:, 1, None, None]
     along = (np.cos(angles) * x + np.sin(angles) * y) / stretch
     across = (np.cos(angles) * y - np.sin(angles) * x) * stretch
@@ -53,30 +53,30 @@ def outlines(
     return radii[:, None, None] * outline - distance
 
 
-def spread(values: np.ndarray, centres: np.ndarray, merge: np.ufunc = np.maximum, start: float = 0.0) -> np.ndarray:
+def spread(values: np.ndarray, centers: np.ndarray, merge: np.ufunc = np.maximum, start: float = 0.0) -> np.ndarray:
     """Windows `[N, w, w]` laid down around their centres `[N, 2]` and merged, float32 `[SIDE, SIDE]`."""
     width = values.shape[-1]
     canvas = np.full((SIDE + 2 * width, SIDE + 2 * width), start, np.float32)
-    inside = ((centres > -width / 2) & (centres < SIDE + width / 2)).all(1)
-    corners = np.floor(centres[inside]).astype(int) - width // 2 + width
+    inside = ((centers > -width / 2) & (centers < SIDE + width / 2)).all(1)
+    corners = np.floor(centers[inside]).astype(int) - width // 2 + width
     line = np.arange(width)
     places = (corners[:, 0, None, None] + line[:, None]) * len(canvas) + corners[:, 1, None, None] + line
     merge.at(canvas.ravel(), places.ravel(), values[inside].astype(np.float32).ravel())
     return canvas[width:-width, width:-width]
 
 
-def crowd(centres: np.ndarray, spacing: float) -> np.ndarray:
+def crowd(centers: np.ndarray, spacing: float) -> np.ndarray:
     """How close pixels are to the wall between two cells, float32 `[SIDE, SIDE]`: 0 inside, 1 on the wall."""
     reach = int(spacing * 1.1)
     line = np.arange(-reach, reach + 1, dtype=np.float32)
-    rest = (centres - np.floor(centres)).astype(np.float32)[:, :, None, None]
+    rest = (centers - np.floor(centers)).astype(np.float32)[:, :, None, None]
     distance = np.hypot(line[None, :, None] - rest[:, 0], line[None, None, :] - rest[:, 1])
     near = np.exp(-distance / (spacing * 0.06))
-    most, whole = spread(near, centres), spread(near, centres, np.add)
+    most, whole = spread(near, centers), spread(near, centers, np.add)
     return np.clip(2 - 2 * (most + 1e-9) / (whole + 1e-9), 0, 1)
 
 
 def through_stain(light: np.ndarray, *stains: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The light `[3]` or `[SIDE, SIDE, 3]` that passes stains, each (amount `[SIDE, SIDE]`, absorbance `[3]`)."""
-    absorbance = sum(amount[..., None] * np.asarray(colour, np.float32) for amount, colour in stains)
+    absorbance = sum(amount[..., None] * np.asarray(color, np.float32) for amount, color in stains)
     return (light * np.exp(-absorbance)).astype(np.float32)

@@ -29,7 +29,7 @@ def noise_field(random: np.random.Generator, cell: float, octaves: int = 1, side
 
 def blob(
     random: np.random.Generator,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radius: float,
     roughness: float = 0.15,
     lobes: int = 5,
@@ -39,11 +39,11 @@ def blob(
 ) -> np.ndarray:
     """A signed distance-like field float32 `[side, side]`, in pixels, positive inside an irregular closed outline.
 
-    `centre` (y, x) and `radius` in pixels; `roughness` is the relative deviation of the outline, made of `lobes` waves;
+    `center` (y, x) and `radius` in pixels; `roughness` is the relative deviation of the outline, made of `lobes` waves;
     `stretch` is the ratio of the axes. `np.clip(field + 0.5, 0, 1)` is an antialiased fill.
     """
     y, x = np.mgrid[:side, :side].astype(np.float32)
-    y, x = y - centre[0], x - centre[1]
+    y, x = y - center[0], x - center[1]
     cos, sin = np.cos(angle), np.sin(angle)
     along, across = (cos * x + sin * y) / np.sqrt(stretch), (-sin * x + cos * y) * np.sqrt(stretch)
     distance = np.hypot(along, across)

@@ -24,7 +24,7 @@ class Fundus:
 
     aperture: np.ndarray
     radius: float
-    centre: np.ndarray
+    center: np.ndarray
     disc: np.ndarray
     macula: np.ndarray
     eye: int
@@ -60,19 +60,19 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
 def field_of_view(patient: np.random.Generator, picture: np.random.Generator) -> Fundus:
     """A round field, in some cameras cut off above and below or with a notch, and where disc and macula lie in it."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    centre = np.array([SIDE / 2, SIDE / 2]) + picture.uniform(-4, 4, 2)
+    center = np.array([SIDE / 2, SIDE / 2]) + picture.uniform(-4, 4, 2)
     radius = picture.uniform(98, 118)
-    aperture = radius - np.hypot(y - centre[0], x - centre[1])
+    aperture = radius - np.hypot(y - center[0], x - center[1])
     if picture.random() < 0.3:
-        aperture = np.minimum(aperture, picture.uniform(86, 100) - np.abs(y - centre[0]))
+        aperture = np.minimum(aperture, picture.uniform(86, 100) - np.abs(y - center[0]))
     if picture.random() < 0.3:
         turn = picture.uniform(0.5, 1.0)
-        notch = np.hypot(y - centre[0] + radius * np.sin(turn), x - centre[1] - radius * np.cos(turn))
+        notch = np.hypot(y - center[0] + radius * np.sin(turn), x - center[1] - radius * np.cos(turn))
         aperture = np.maximum(aperture, np.minimum(5 - notch, 3))
     eye = int(picture.choice([-1, 1]))
-    disc = centre + np.array([picture.uniform(-14, 14), eye * patient.uniform(36, 56)])
+    disc = center + np.array([picture.uniform(-14, 14), eye * patient.uniform(36, 56)])
     macula = disc + np.array([picture.uniform(2, 12), -eye * patient.uniform(52, 62)])
-    return Fundus(aperture, radius, centre, disc, macula, eye)
+    return Fundus(aperture, radius, center, disc, macula, eye)
 
 
 def illumination(picture: np.random.Generator, fundus: Fundus) -> np.ndarray:
@@ -88,11 +88,11 @@ def retina(patient: np.random.Generator, picture: np.random.Generator, fundus: F
     """Pigment, choroid and macula under the vessels, `[224, 224, 3]`."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     mix = patient.dirichlet(np.full(len(TONES), 0.5))
-    colour = (mix @ TONES) * patient.uniform(0.85, 1.15) * (1 + patient.normal(0, 0.05, 3))
+    color = (mix @ TONES) * patient.uniform(0.85, 1.15) * (1 + patient.normal(0, 0.05, 3))
     grain = 0.05 * noise_field(picture, 90) + 0.025 * noise_field(picture, 7, 2)
     # Vessels of the choroid show through where pigment is thin.
     choroid = np.clip(1 - np.abs(noise_field(picture, 13)) / 0.9, 0, 1) * np.clip(noise_field(picture, 80), 0, 1.5)
-    image = colour * (1 + grain)[..., None]
+    image = color * (1 + grain)[..., None]
     image = image * (1 + patient.uniform(0, 0.16) * choroid[..., None] * np.array([0.6, 0.9, 0.5]))
     away = (y - fundus.macula[0]) ** 2 + (x - fundus.macula[1]) ** 2
     pit = patient.uniform(0.2, 0.4) * np.exp(-away / (2 * patient.uniform(10, 16) ** 2))
@@ -184,7 +184,7 @@ def spot(
     image: np.ndarray,
     at: np.ndarray,
     radius: float,
-    colour: tuple[float, float, float],
+    color: tuple[float, float, float],
     soft: float,
     depth: float,
 ) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -198,7 +198,7 @@ def spot(
     field = field[rows.start - top :, columns.start - left :][: SIDE - rows.start, : SIDE - columns.start]
     part = (rows, columns)
     # Of the colour of what lies there, so that spots are no brighter or redder than their eye.
-    shade = image[part].mean(axis=(0, 1)).mean() / 0.45 * np.asarray(colour)
+    shade = image[part].mean(axis=(0, 1)).mean() / 0.45 * np.asarray(color)
     image[part] = blend(image[part], shade, depth * fill(field, soft))
     return part, field
 
@@ -229,9 +229,9 @@ def lesions(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> 
         for turn in np.linspace(0, picture.uniform(2, 5), picture.integers(8, 18) if middle is not None else 0):
             on_ring = middle + reach * np.array([np.sin(start + turn), np.cos(start + turn)])
             wanted.append((free(picture, fundus, on_ring, 2.2), picture.uniform(0.7, 2.1), EXUDATE))
-    for at, radius, colour in wanted:
+    for at, radius, color in wanted:
         if at is not None:
-            part, field = spot(picture, image, at, radius, colour, 1.2, picture.uniform(0.65, 0.9))
+            part, field = spot(picture, image, at, radius, color, 1.2, picture.uniform(0.65, 0.9))
             mask[part] |= field > -1.0
     return image, mask
 
@@ -239,18 +239,18 @@ def lesions(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> 
 def freckles(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> np.ndarray:
     """Soft drusen, freckles and dust: as much dark and yellow as the lesions of diabetes have, without their edges."""
     for _ in range(picture.integers(4, 14)):
-        at = free(picture, fundus, fundus.centre, 45)
+        at = free(picture, fundus, fundus.center, 45)
         if at is not None:
-            colour = BLOOD if picture.random() < 0.5 else EXUDATE
+            color = BLOOD if picture.random() < 0.5 else EXUDATE
             radius = picture.uniform(2, 5.5)
-            spot(picture, image, at, radius, colour, 2 * radius, picture.uniform(0.25, 0.6))
+            spot(picture, image, at, radius, color, 2 * radius, picture.uniform(0.25, 0.6))
     return image
 
 
 def opacity(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> tuple[np.ndarray, np.ndarray]:
     """Cortical spokes that point to the lens' middle and a cloudy core, through which nothing fine is seen."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    middle = fundus.centre + picture.normal(0, 10, 2)
+    middle = fundus.center + picture.normal(0, 10, 2)
     distance = np.hypot(y - middle[0], x - middle[1])
     theta = np.arctan2(y - middle[0], x - middle[1]) + 0.06 * noise_field(picture, 30)
     cloud = np.zeros((SIDE, SIDE), np.float32)

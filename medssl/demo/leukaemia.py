@@ -56,9 +56,9 @@ def slide_of(random: np.random.Generator) -> Slide:
     )
 
 
-def mixture(random: np.random.Generator, colours: np.ndarray) -> np.ndarray:
+def mixture(random: np.random.Generator, colors: np.ndarray) -> np.ndarray:
     """A random mean `[3]` of colours `[N, 3]`."""
-    return random.dirichlet(np.full(len(colours), 0.7)) @ colours
+    return random.dirichlet(np.full(len(colors), 0.7)) @ colors
 
 
 def draw(label: str, patient: np.random.Generator, picture: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,9 +68,9 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
     nuclei, cytoplasm = np.zeros((2, SIDE, SIDE), np.float32)
     red = red_cells(slide, picture)
     mask = np.zeros((SIDE, SIDE), bool)
-    for kind, centre in white_cells(label, picture):
-        window, crop = window_of(centre)
-        body, rim, chromatin = (part[crop] for part in white_cell(kind, slide, picture, centre, textures, window, crop))
+    for kind, center in white_cells(label, picture):
+        window, crop = window_of(center)
+        body, rim, chromatin = (part[crop] for part in white_cell(kind, slide, picture, center, textures, window, crop))
         red[window] *= 1 - 0.9 * body
         cytoplasm[window] = np.maximum(cytoplasm[window] * (1 - body), rim)
         nuclei[window] = nuclei[window] * (1 - body) + chromatin
@@ -96,9 +96,9 @@ def white_cells(label: str, random: np.random.Generator) -> list[tuple[str, np.n
     return list(zip(kinds, places, strict=True))
 
 
-def window_of(centre: np.ndarray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def window_of(center: np.ndarray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """The part of the picture around a centre, and the part of a cell's own window that falls into it."""
-    corner = np.floor(centre).astype(int) - REACH
+    corner = np.floor(center).astype(int) - REACH
     first, last = np.maximum(corner, 0), np.minimum(corner + 2 * REACH + 1, SIDE)
     outer = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
     inner = tuple(slice(a - c, b - c) for a, b, c in zip(first, last, corner, strict=True))
@@ -109,7 +109,7 @@ def white_cell(
     kind: str,
     slide: Slide,
     random: np.random.Generator,
-    centre: np.ndarray,
+    center: np.ndarray,
     textures: tuple[np.ndarray, np.ndarray],
     window: tuple[slice, slice],
     crop: tuple[slice, slice],
@@ -117,7 +117,7 @@ def white_cell(
     """Opacity, cytoplasm and chromatin of one cell, each float32 `[w, w]`."""
     coarse, fine = np.zeros((2, 2 * REACH + 1, 2 * REACH + 1), np.float32)
     coarse[crop], fine[crop] = textures[0][window], textures[1][window]
-    place = centre[None]
+    place = center[None]
     radius = slide.nucleus_radius * random.uniform(0.88, 1.12)
     depth = random.uniform(0.85, 1.15)
 

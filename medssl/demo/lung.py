@@ -113,8 +113,8 @@ def expose(image: np.ndarray, level: float) -> np.ndarray:
 def region(random: np.random.Generator) -> np.ndarray:
     """Where the tumour grows, on 35 to 55 % of the picture: a signed distance `[SIDE, SIDE]`, positive inside."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    centre = random.uniform(0.25 * SIDE, 0.75 * SIDE, 2)
-    level = -np.hypot(y - centre[0], x - centre[1]) / 50 + 0.4 * noise_field(random, 70, 2)
+    center = random.uniform(0.25 * SIDE, 0.75 * SIDE, 2)
+    level = -np.hypot(y - center[0], x - center[1]) / 50 + 0.4 * noise_field(random, 70, 2)
     inside = level > np.quantile(level[::4, ::4], 1 - random.uniform(0.35, 0.55))
     return signed_distance(inside)
 
@@ -206,12 +206,12 @@ def nests(tissue: Tissue, slide: Slide, random: np.random.Generator, inside: np.
         depth = depth * (np.hypot(y - place[0], x - place[1]) > 2 * radius + 8)
         if depth.max() < 10:
             break
-    centres, radii = np.array([place for place, _ in pearls]), np.array([radius for _, radius in pearls])
+    centers, radii = np.array([place for place, _ in pearls]), np.array([radius for _, radius in pearls])
     whorl = spread(
         outlines(
-            random, centres, radii, 48, 0.05, random.uniform(1, 1.4, len(radii)), random.uniform(0, 3.2, len(radii))
+            random, centers, radii, 48, 0.05, random.uniform(1, 1.4, len(radii)), random.uniform(0, 3.2, len(radii))
         ),
-        centres,
+        centers,
         np.maximum,
         -99,
     )
@@ -254,9 +254,9 @@ def inflammation(tissue: Tissue, random: np.random.Generator, inside: np.ndarray
 
 def alveoli(tissue: Tissue, slide: Slide, random: np.random.Generator, inside: np.ndarray, airy: float) -> None:
     """Air spaces between thin septa, outside the tumour, until `airy` of the picture is air."""
-    centres = lattice(random, slide.alveolus, 0.2, 60)
+    centers = lattice(random, slide.alveolus, 0.2, 60)
     line = np.arange(2, SIDE, 4)
-    distances = np.hypot(line[:, None] - centres[:, 0, None, None], line - centres[:, 1, None, None])
+    distances = np.hypot(line[:, None] - centers[:, 0, None, None], line - centers[:, 1, None, None])
     nearest, second = np.partition(distances, 1, axis=0)[:2]
     septa = zoom(np.exp((nearest - second) / (0.15 * slide.alveolus)), 4, order=1) + 0.1 * noise_field(random, 30, 2)
     away = (-inside > random.uniform(2, 8)) & ~tissue.mask

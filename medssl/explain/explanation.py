@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # Colours from no evidence to the strongest: dark blue, teal, yellow, red; readable on grey and on stained images.
-COLOUR_STOPS = np.array([[20, 20, 90], [0, 130, 160], [250, 220, 60], [200, 20, 20]], np.float32)
+COLOR_STOPS = np.array([[20, 20, 90], [0, 130, 160], [250, 220, 60], [200, 20, 20]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Explanation:
 
     def overlay(self, image: Image.Image, opacity: float = 0.5) -> Image.Image:
         """The heatmap in colour over the RGB image; stronger evidence is more opaque, up to `opacity` (0..1)."""
-        position = self.heatmap * (len(COLOUR_STOPS) - 1)
-        lower = np.clip(position.astype(int), 0, len(COLOUR_STOPS) - 2)
+        position = self.heatmap * (len(COLOR_STOPS) - 1)
+        lower = np.clip(position.astype(int), 0, len(COLOR_STOPS) - 2)
         fraction = (position - lower)[..., None]
-        colours = COLOUR_STOPS[lower] * (1 - fraction) + COLOUR_STOPS[lower + 1] * fraction
+        colors = COLOR_STOPS[lower] * (1 - fraction) + COLOR_STOPS[lower + 1] * fraction
         weight = opacity * np.sqrt(self.heatmap)[..., None]
-        blended = np.asarray(image, np.float32) * (1 - weight) + colours * weight
+        blended = np.asarray(image, np.float32) * (1 - weight) + colors * weight
         return Image.fromarray(np.clip(np.round(blended), 0, 255).astype(np.uint8))
 
 

@@ -22,7 +22,7 @@ MakeExplainer = Callable[[Backbone, Head], Explainer]
 
 
 @dataclass(frozen=True)
-class Randomisation:
+class Randomization:
     """Spearman correlations `[N, S]` of N images' heatmaps with those of S stages of a randomised model.
 
     `blocks [S]` is how many of the last blocks are re-initialised in each stage. Nearer to 0 is better, so that of the
@@ -61,7 +61,7 @@ def model_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 @torch.no_grad()
-def reinitialise(block: torch.nn.Module, seed: int) -> None:
+def reinitialize(block: torch.nn.Module, seed: int) -> None:
     """Draw every weight of a block on the CPU anew, in place.
 
     Layers as torch initialises them; what belongs to no such layer (layer scales, position tables) from a Gaussian with
@@ -86,7 +86,7 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def model_randomisation(
+def model_randomization(
     make: MakeExplainer,
     backbone: Backbone,
     head: Head,
@@ -95,7 +95,7 @@ def model_randomisation(
     cascade: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Randomisation:
+) -> Randomization:
     """Explain RGB images again with the backbone's blocks re-initialised: the last one, then also the one before it,
     down to the first. The head, the embeddings and the final norm stay.
 
@@ -128,7 +128,7 @@ def model_randomisation(
     random = 0
     for column, stage in enumerate(stages):
         for back in range(random, stage):
-            reinitialise(blocks[len(blocks) - 1 - back].cpu(), seed + back)
+            reinitialize(blocks[len(blocks) - 1 - back].cpu(), seed + back)
         random = stage
         # A new Backbone each time: whatever the last one derived from its weights is out of date.
         changed = Backbone(model, backbone.id, backbone.revision, backbone.preprocess, backbone.precision)
@@ -136,4 +136,4 @@ def model_randomisation(
         for number, original in enumerate(explanations):
             again = explained(explainer, number, original.target, original.seed)
             correlations[number, column] = spearman(shown_map(original), again.saliency)
-    return Randomisation(stages, correlations)
+    return Randomization(stages, correlations)

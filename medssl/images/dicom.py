@@ -176,8 +176,8 @@ def frame_image(dataset: Dataset, frame: int) -> Image.Image:
         picture = Image.fromarray(scaled(values[..., :3], 2 ** int(dataset.BitsStored) - 1))
         return to_srgb(picture, dataset.get("ICCProfile"))
     lift_frame_settings(dataset, frame)
-    grey = windowed(values, dataset)
-    return Image.fromarray(255 - grey if photometric == "MONOCHROME1" else grey).convert("RGB")
+    gray = windowed(values, dataset)
+    return Image.fromarray(255 - gray if photometric == "MONOCHROME1" else gray).convert("RGB")
 
 
 def complete(dataset: Dataset) -> None:

@@ -55,7 +55,7 @@ def read_tiff(data: bytes, number: int) -> Image.Image | int:
                 f"This TIFF file holds {page.bitspersample}-bit color in separate planes, compressed as "
                 f"{standard_name(page.compression)}, which is not read. Save it uncompressed, or as PNG."
             ) from error
-        image = grey_image(values, page) if values.ndim == 2 else color_image(values, page)
+        image = gray_image(values, page) if values.ndim == 2 else color_image(values, page)
         orientation = page.tags.get(ORIENTATION_TAG)
         return upright(image, int(orientation.value) if orientation is not None else None)
 
@@ -74,7 +74,7 @@ def needs_tifffile(page: TiffPage) -> bool:
     return page.bitspersample > 16 or (page.bitspersample == 16 and page.planarconfig == 2)
 
 
-def grey_image(values: np.ndarray, page: TiffPage) -> Image.Image:
+def gray_image(values: np.ndarray, page: TiffPage) -> Image.Image:
     """Numbers `[H, W]` as shades, white and black as the page says."""
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         values = negative(values)
@@ -87,7 +87,7 @@ def color_image(values: np.ndarray, page: TiffPage) -> Image.Image:
         values = np.moveaxis(values, 0, -1)
     channels = values.shape[-1]
     if channels in (1, 2):
-        return grey_image(values[..., 0], page)
+        return gray_image(values[..., 0], page)
     if page.photometric != PHOTOMETRIC.RGB or channels not in (3, 4):
         raise ImageError(
             f"This TIFF file holds {channels} channels of {page.bitspersample} bits as "

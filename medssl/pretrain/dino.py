@@ -15,7 +15,7 @@ from medssl.pretrain.encoder import Encoder
 from medssl.pretrain.objective import Objective, ViewBatch, ViewPlan, ema_momentum, move_average
 
 SINKHORN_ROUNDS = 3
-CENTRE_MOMENTUM = 0.9
+CENTER_MOMENTUM = 0.9
 MASKED_SHARE = 0.5  # of the global views
 MASK_RATIO = (0.1, 0.5)  # of a masked view's patches
 KOLEO_EPSILON = 1e-8
@@ -142,15 +142,15 @@ class Dino(Objective):
         self.teacher.eval()
         return self
 
-    def assign(self, logits: torch.Tensor, centre: torch.Tensor, temperature: float) -> torch.Tensor:
+    def assign(self, logits: torch.Tensor, center: torch.Tensor, temperature: float) -> torch.Tensor:
         """The teacher's probabilities `[N, K]`, kept from collapse by Sinkhorn-Knopp or by centring."""
         if self.options["centring"] == "sinkhorn":
             return sinkhorn(logits, temperature)
-        probabilities = torch.softmax((logits.float() - centre) / temperature, dim=-1)
+        probabilities = torch.softmax((logits.float() - center) / temperature, dim=-1)
         count = reduce_sum(logits.new_tensor(float(len(logits)), dtype=torch.float32))
         mean = reduce_sum(logits.float().sum(0, keepdim=True)) / count
         if self.training:
-            centre.mul_(CENTRE_MOMENTUM).add_(mean, alpha=1 - CENTRE_MOMENTUM)
+            center.mul_(CENTER_MOMENTUM).add_(mean, alpha=1 - CENTER_MOMENTUM)
         return probabilities
 
     def forward(self, views: ViewBatch, progress: float) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
-GREY = (0.299, 0.587, 0.114)
+GRAY = (0.299, 0.587, 0.114)
 BLUR_RADIUS = 3  # pixels
 
 
@@ -17,7 +17,7 @@ class ViewPolicy:
     """What a view may change without changing the diagnosis.
 
     `rotation` is the largest angle in degrees; `brightness`, `contrast`, `saturation` are the largest relative changes,
-    `hue` the largest turn in radians; `grey` and `blur` are probabilities; `noise` is the largest deviation (0 to 1).
+    `hue` the largest turn in radians; `gray` and `blur` are probabilities; `noise` is the largest deviation (0 to 1).
     """
 
     horizontal_flip: bool = True
@@ -27,7 +27,7 @@ class ViewPolicy:
     contrast: float = 0.3
     saturation: float = 0.1
     hue: float = 0.0
-    grey: float = 0.0
+    gray: float = 0.0
     blur: float = 0.3
     noise: float = 0.02
 
@@ -44,7 +44,7 @@ POLICIES: dict[str, ViewPolicy] = {
     "eye": ViewPolicy(rotation=30.0, brightness=0.2, contrast=0.2, saturation=0.1, hue=0.05),
     # What SimCLR does to photographs (Chen et al. 2020), for comparison: it teaches that colour means nothing.
     "photograph": ViewPolicy(
-        rotation=0.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.6, grey=0.2, blur=0.5, noise=0.0
+        rotation=0.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.6, gray=0.2, blur=0.5, noise=0.0
     ),
 }
 FIELDS = (*ViewPolicy.__dataclass_fields__,)
@@ -88,11 +88,11 @@ def crop_views(images: torch.Tensor, policies: torch.Tensor, crops: Crops, gener
             for part in theta.chunk(count)
         ]
     )
-    return recolour(blurred(views, draw, policy), draw, policy, generator)
+    return recolor(blurred(views, draw, policy), draw, policy, generator)
 
 
 DRAWS = (
-    "area ratio top left horizontal vertical rotation brightness contrast saturation hue grey blur sigma noise"
+    "area ratio top left horizontal vertical rotation brightness contrast saturation hue gray blur sigma noise"
 ).split()
 
 
@@ -133,7 +133,7 @@ def blurred(views: torch.Tensor, draw: dict[str, torch.Tensor], policy: dict[str
     return views.index_copy(0, chosen.to(views.device), flat.view(len(chosen), 3, side, side))
 
 
-def recolour(
+def recolor(
     views: torch.Tensor,
     draw: dict[str, torch.Tensor],
     policy: dict[str, torch.Tensor],
@@ -144,29 +144,29 @@ def recolour(
     def factor(name: str) -> torch.Tensor:
         return (1 + (2 * draw[name] - 1) * policy[name]).to(views.device).view(-1, 1, 1, 1)
 
-    weights = torch.tensor(GREY, device=views.device).view(1, 3, 1, 1)
+    weights = torch.tensor(GRAY, device=views.device).view(1, 3, 1, 1)
     views = views * factor("brightness")
     mean = (views * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     views = mean + (views - mean) * factor("contrast")
     saturation = factor("saturation")
-    saturation[(draw["grey"] < policy["grey"]).to(views.device)] = 0
+    saturation[(draw["gray"] < policy["gray"]).to(views.device)] = 0
     turn = (2 * draw["hue"] - 1) * policy["hue"]
-    matrix = colour_matrices(saturation.view(-1).cpu(), turn).to(views.device)
+    matrix = color_matrices(saturation.view(-1).cpu(), turn).to(views.device)
     views = torch.einsum("nij,njhw->nihw", matrix, views)
     deviation = (draw["noise"] * policy["noise"]).to(views.device).view(-1, 1, 1, 1)
     grain = torch.randn(views.shape[0], 1, *views.shape[2:], generator=generator).to(views.device)
     return (views + deviation * grain).clamp_(0, 1)
 
 
-def colour_matrices(saturation: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+def color_matrices(saturation: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
     """`[N, 3, 3]` matrices that scale the chroma of RGB by `saturation [N]` and turn it by `turn [N]` radians.
 
     Chroma is the plane across the grey axis (Haeberli 1993), so that grey stays grey.
     """
     cos, sin = turn.cos().view(-1, 1, 1), turn.sin().view(-1, 1, 1)
-    grey = torch.tensor(GREY).expand(3, 3)
+    gray = torch.tensor(GRAY).expand(3, 3)
     axis = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    chroma = torch.eye(3) - grey
+    chroma = torch.eye(3) - gray
     thirds = torch.full((3, 3), 1 / 3)
     rotated = cos * torch.eye(3) + (1 - cos) * thirds + sin * axis
-    return grey + saturation.view(-1, 1, 1) * rotated @ chroma
+    return gray + saturation.view(-1, 1, 1) * rotated @ chroma

@@ -15,7 +15,7 @@ from medssl.pretrain.batches import standardize
 from medssl.pretrain.corpus import square
 from medssl.pretrain.encoder import Encoder
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 BATCH = 64
 
 
@@ -49,7 +49,7 @@ class Watch:
         found = {}
         for name, parts in self.sets.items():
             (train, train_labels), (val, val_labels) = parts["train"], parts["val"]
-            similarity, nearest = (features(val) @ features(train).T).topk(min(NEIGHBOURS, len(train)))
+            similarity, nearest = (features(val) @ features(train).T).topk(min(NEIGHBORS, len(train)))
             votes = torch.zeros(len(val), int(train_labels.max()) + 1)
             votes.scatter_add_(1, torch.from_numpy(train_labels)[nearest], similarity.clamp_min(0))
             found[f"knn_{name}"] = float((votes.argmax(1).numpy() == val_labels).mean())

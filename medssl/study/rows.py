@@ -88,7 +88,7 @@ def draw_values(name: str, found: Scores, truth: Labels) -> list[float]:
     return values
 
 
-def summarise(settings: Sequence[str]) -> str:
+def summarize(settings: Sequence[str]) -> str:
     """What validation chose in each draw, in few words: `C=0.1`, or `C=0.1 x3, C=1 x2`."""
     counts = {setting: settings.count(setting) for setting in dict.fromkeys(settings)}
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{name} x{n}" for name, n in counts.items())
@@ -106,7 +106,7 @@ def score_row(base: Row, name: str, found: Scores, truth: Labels, n_bootstrap: i
         base,
         metric=name,
         **{key: figure[key] for key in NUMBERS},
-        setting=summarise(found.settings),
+        setting=summarize(found.settings),
         protocol=first.protocol,
         share=first.share,
         draws=len(found.draws),
@@ -224,7 +224,7 @@ def difference_rows(
                         name,
                         *(figure[key] for key in NUMBERS),
                         seed,
-                        summarise(own.settings),
+                        summarize(own.settings),
                         reference=b,
                         kind=kinds.get(a),
                         share=share,

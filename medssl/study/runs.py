@@ -153,8 +153,8 @@ def map_embeddings(vectors: np.ndarray, seed: int) -> EmbeddingMap:
     rows = np.sort(rng.permutation(len(vectors))[:MAP_POINTS])
     kept = vectors[rows].astype(np.float64)
     kept /= np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
-    centred = kept - kept.mean(axis=0)
-    _, strengths, axes = np.linalg.svd(centred, full_matrices=False)
+    centerd = kept - kept.mean(axis=0)
+    _, strengths, axes = np.linalg.svd(centerd, full_matrices=False)
     axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
     variance = strengths**2 / max(float((strengths**2).sum()), 1e-300)
-    return EmbeddingMap(rows, centred @ axes.T, (float(variance[0]), float(variance[1])))
+    return EmbeddingMap(rows, centerd @ axes.T, (float(variance[0]), float(variance[1])))

@@ -129,8 +129,8 @@ def test_plain_discs_are_no_turned_copies(tmp_path):
     rows, columns = np.mgrid[:64, :64] - 31.5
     for index in range(40):
         tilt = np.random.default_rng(index).normal(0, 0.3, 2)
-        grey = (rows**2 + columns**2 < 900) * (150 + tilt[0] * rows + tilt[1] * columns)
-        folder.add(f"{index}.png", "ab"[index % 2], image=Image.fromarray(grey.astype(np.uint8)))
+        gray = (rows**2 + columns**2 < 900) * (150 + tilt[0] * rows + tilt[1] * columns)
+        folder.add(f"{index}.png", "ab"[index % 2], image=Image.fromarray(gray.astype(np.uint8)))
     assert "turned copy" not in kinds(audit_data(folder.write(), progress=False))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
 
-from medssl.audit import neighbors as neighbours
+from medssl.audit import neighbors as neighbors
 from medssl.audit.neighbors import (
     alike_pairs,
     cosine_threshold,
@@ -91,7 +91,7 @@ def test_blocks_give_what_the_whole_matrix_gives(monkeypatch):
     cosines = vectors @ vectors.T
     same = groups[:, None] == groups[None]
     for block in (1, 10, 97, 512):
-        monkeypatch.setattr(neighbours, "BLOCK", block)
+        monkeypatch.setattr(neighbors, "BLOCK", block)
         np.testing.assert_allclose(
             nearest_elsewhere(vectors, groups), np.where(same, -np.inf, cosines).max(axis=1), atol=1e-6
         )

@@ -115,7 +115,7 @@ def test_a_dicom_file_is_read_and_shown(page):
 
 
 def test_an_unfamiliar_image_is_warned_of_and_a_familiar_one_is_not(page, tiny_bundles, tiny_data, tmp_path):
-    flat = [Image.new("RGB", (64, 64), colour) for colour in ("white", "black", "red", "blue")]
+    flat = [Image.new("RGB", (64, 64), color) for color in ("white", "black", "red", "blue")]
     known = [Image.open(sample(tiny_data["shapes"], label)) for label in TINY_TASKS["shapes"]]
     for familiar, candidates in ((False, flat), (True, known)):
         found = (image for image in candidates if familiar_to_any(tiny_bundles, image) is familiar)
@@ -198,8 +198,8 @@ def contrast(page, selector):
         }""",
     )
 
-    def luminance(colour):
-        parts = [value / 255 for value in colour]
+    def luminance(color):
+        parts = [value / 255 for value in color]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -15,17 +15,17 @@ from tests.conftest import UNCHOSEN
 from tests.models import save_model
 
 QUIET = {"progress": False, **UNCHOSEN}
-COLOURS = {"blue": (60, 90, 200), "green": (60, 180, 80), "red": (210, 70, 60)}
+COLORS = {"blue": (60, 90, 200), "green": (60, 180, 80), "red": (210, 70, 60)}
 
 
 def make_folder(folder, seed=0, count=20, shift=0):
     """Class folders of noisy colour pictures, two pictures a group by metadata."""
     rng = np.random.default_rng(seed)
     lines = ["file_name,label,group_id,source"]
-    for label, colour in COLOURS.items():
+    for label, color in COLORS.items():
         (folder / label).mkdir(parents=True)
         for index in range(count):
-            pixels = np.clip(rng.normal(np.roll(colour, shift), 45, (40, 52, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(rng.normal(np.roll(color, shift), 45, (40, 52, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{index}.png")
             lines.append(f"{label}/{index}.png,{label},{label}-{index // 2},camera")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
@@ -58,7 +58,7 @@ def test_the_cases_open_as_a_plain_data_set(built):
 
     _, folder = built
     cases = Dataset.from_parquet(str(next(folder.glob("cases/*.parquet"))), cache_dir=str(folder.parent / "hf"))
-    assert cases.features["label"].names == sorted(COLOURS)
+    assert cases.features["label"].names == sorted(COLORS)
     assert cases.features["embedding"].length == 48
     assert max(cases[0]["image"].size) <= 224
     assert set(cases["split"]) == {"train", "val", "test"}
@@ -158,7 +158,7 @@ def test_a_case_is_explained_on_both_sides(built, data):
 
 def test_the_class_is_right_and_the_cases_agree(built, data):
     bundle, _ = built
-    for label in COLOURS:
+    for label in COLORS:
         analysis = bundle.analyze(data / label / "5.png", explain=False)
         assert analysis.prediction.label == label
         assert sum(case.label == label for case in analysis.cases) >= 5

@@ -19,9 +19,9 @@ def picture(path, value=0):
 
 def mask(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    grey = np.zeros((8, 10), np.uint8)
-    grey[2 : 5 + value % 3, 3:7] = 255
-    Image.fromarray(grey).save(path)
+    gray = np.zeros((8, 10), np.uint8)
+    gray[2 : 5 + value % 3, 3:7] = 255
+    Image.fromarray(gray).save(path)
 
 
 @pytest.mark.parametrize(

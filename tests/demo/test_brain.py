@@ -12,8 +12,8 @@ def test_a_glioma_is_dark_in_its_core_and_the_other_tumours_are_not():
             image, mask = brain.draw(label, *generators(seed))
             rows, columns = np.nonzero(mask)
             inner = np.hypot(rows - rows.mean(), columns - columns.mean()) < 0.35 * np.sqrt(mask.sum() / np.pi)
-            grey = image[..., 0]
-            cores.append(grey[rows[inner], columns[inner]].mean() - grey[mask].mean())
+            gray = image[..., 0]
+            cores.append(gray[rows[inner], columns[inner]].mean() - gray[mask].mean())
         contrast[label] = np.median(cores)
     assert contrast["glioma"] < -0.05 < min(contrast["meningioma"], contrast["pituitary"])
 

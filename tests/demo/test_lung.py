@@ -9,6 +9,6 @@ def test_only_glands_have_air_inside_the_tumour():
     for label, shares in air.items():
         for seed in range(8):
             image, mask = lung.draw(label, *generators(seed))
-            grey = image.mean(-1)
-            shares.append((grey[mask] > 0.95 * np.quantile(grey, 0.98)).mean())
+            gray = image.mean(-1)
+            shares.append((gray[mask] > 0.95 * np.quantile(gray, 0.98)).mean())
     assert np.median(air["adenocarcinoma"]) > 3 * np.median(air["squamous_cell_carcinoma"])

@@ -40,8 +40,8 @@ def test_the_map_is_the_heads_own_evidence(backbone, layer):
     assert found.method == "evidence_map" and found.target == "b" and found.masks == 0 and found.evidence
     assert found.heatmap.shape == (60, 90) and found.heatmap.min() == 0 and found.heatmap.max() == 1
     # A bilinear map passes exactly through no patch centre of an even stride, but as near as one pixel.
-    centres = found.saliency[7::14, 7::14]
-    np.testing.assert_allclose(centres, grid, atol=0.08 * np.ptp(grid))
+    centers = found.saliency[7::14, 7::14]
+    np.testing.assert_allclose(centers, grid, atol=0.08 * np.ptp(grid))
     assert found.probability == pytest.approx(float(head.classify(encoding)[0, 1]), abs=1e-6)
 
 

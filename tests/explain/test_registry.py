@@ -216,9 +216,9 @@ def test_a_patch_head_can_be_explained(model, method, layer):
     assert list(available_explainers(backbone, head)) == list(EXPLAINERS)
 
 
-def patchwork(colours):
+def patchwork(colors):
     """A 64 px image of 16 coloured patches [4, 4, 3], 0 to 255."""
-    return Image.fromarray(np.kron(colours, np.ones((16, 16, 1))).astype(np.uint8))
+    return Image.fromarray(np.kron(colors, np.ones((16, 16, 1))).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -228,19 +228,19 @@ def red_or_blue(tmp_path_factory):
     for name, parameter in backbone.model.named_parameters():
         if parameter.ndim >= 2 and "position" not in name:
             parameter.div_(4)
-    random, colours = np.random.default_rng(0), np.full((200, 4, 4, 3), 128)
-    for one in colours:
-        for colour in ((255, 0, 0), (0, 0, 255)):
+    random, colors = np.random.default_rng(0), np.full((200, 4, 4, 3), 128)
+    for one in colors:
+        for color in ((255, 0, 0), (0, 0, 255)):
             for _ in range(random.integers(0, 5)):
-                one[tuple(random.integers(0, 4, 2))] = colour
-    wanted = torch.from_numpy(colours[..., 0] - colours[..., 2]).float().mean(dim=(1, 2)) / 16
+                one[tuple(random.integers(0, 4, 2))] = color
+    wanted = torch.from_numpy(colors[..., 0] - colors[..., 2]).float().mean(dim=(1, 2)) / 16
     with torch.no_grad():
-        features = torch.cat([backbone.encode([patchwork(one)]).cls for one in colours])
-        grey = backbone.encode([patchwork(np.full((4, 4, 3), 128))]).cls[0]
+        features = torch.cat([backbone.encode([patchwork(one)]).cls for one in colors])
+        gray = backbone.encode([patchwork(np.full((4, 4, 3), 128))]).cls[0]
     weight = ((wanted - wanted.mean()) @ features)[None]
     weight = weight * (wanted.std() / (features @ weight[0]).std())
     weight = torch.cat([weight, -weight])
-    return backbone, ClassificationHead.from_linear(weight, -(weight @ grey), ["red", "blue"], backbone)
+    return backbone, ClassificationHead.from_linear(weight, -(weight @ gray), ["red", "blue"], backbone)
 
 
 # Blurred, a patch keeps its colour.
@@ -250,11 +250,11 @@ def test_it_finds_the_patch_that_decides(red_or_blue, method):
     explainer, random = make_explainer(method, *red_or_blue), np.random.default_rng(1)
     leads = []
     for _ in range(6):
-        colours = np.repeat(random.uniform(110, 145, (4, 4, 1)), 3, axis=2)
+        colors = np.repeat(random.uniform(110, 145, (4, 4, 1)), 3, axis=2)
         red, blue = (divmod(int(place), 4) for place in random.choice(16, 2, replace=False))
-        colours[red], colours[blue] = (255, 0, 0), (0, 0, 255)
+        colors[red], colors[blue] = (255, 0, 0), (0, 0, 255)
         for target, (own, other) in {"red": (red, blue), "blue": (blue, red)}.items():
-            heatmap = explainer.explain(patchwork(colours), target=target).heatmap
+            heatmap = explainer.explain(patchwork(colors), target=target).heatmap
             grid = heatmap.reshape(4, 16, 4, 16).mean(axis=(1, 3))
             leads.append(grid[own] - grid[other])
     print(method, np.mean(leads), np.min(leads))

@@ -15,9 +15,9 @@ from tests.models import save_model
 
 def part(count: int, classes: int, seed: int, width: int = 48, spread: float = 1.5) -> Labelled:
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(classes, width))
+    centers = np.random.default_rng(99).normal(size=(classes, width))
     labels = np.arange(count) % classes
-    vectors = centres[labels] + spread * rng.normal(size=(count, width)) + 3
+    vectors = centers[labels] + spread * rng.normal(size=(count, width)) + 3
     return Labelled(vectors.astype(np.float32), labels, np.array([f"{seed}-{i // 2}" for i in range(count)]))
 
 

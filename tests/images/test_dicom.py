@@ -58,15 +58,15 @@ def test_dicom_palette_and_rgb():
     found = read_image(dicom(np.array([[0, 1], [2, 3]], np.uint8), **tags))
     pixels = [found.getpixel((x, y)) for y in (0, 1) for x in (0, 1)]
     assert pixels == [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    colour = np.asarray(gradient(8, 8))
+    color = np.asarray(gradient(8, 8))
     rgb = dicom(
         np.zeros((8, 8), np.uint8),
         SamplesPerPixel=3,
         PhotometricInterpretation="RGB",
         PlanarConfiguration=0,
-        PixelData=colour.tobytes(),
+        PixelData=color.tobytes(),
     )
-    assert np.array_equal(read_image(rgb), colour)
+    assert np.array_equal(read_image(rgb), color)
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "image_dfl.dcm", "rtplan.dcm"])
@@ -136,7 +136,7 @@ def test_the_same_scan_in_every_syntax(kind):
 
 
 @pytest.mark.parametrize("kind", ["16bit", "32bit", "16bit_2frame", "2frame"])
-def test_colour_of_more_bits_is_the_same_picture(kind):
+def test_color_of_more_bits_is_the_same_picture(kind):
     assert np.array_equal(read_image(shipped(f"SC_rgb_rle_{kind}.dcm")), read_image(shipped("SC_rgb_rle.dcm")))
 
 

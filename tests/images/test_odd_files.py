@@ -22,7 +22,7 @@ SHADES = [round(value * 255 / 127) for value in range(128)]
 RAMP = np.tile(np.arange(128, dtype=np.uint16), (16, 1))  # columns 0 to 127
 
 
-def grey(source, **options) -> np.ndarray:
+def gray(source, **options) -> np.ndarray:
     return np.asarray(read_image(source, **options))[..., 0].astype(int)
 
 
@@ -70,7 +70,7 @@ def tiff(values: np.ndarray, **options) -> bytes:
 @pytest.mark.parametrize("kind", ["u1", "u2", "u4", "f4", "f8", "i2"])
 def test_white_is_zero_at_every_depth(kind, order):
     ramp = np.tile(np.linspace(0, 250, 96), (8, 1)).astype(kind)
-    black, white = (grey(tiff(ramp, photometric=name, byteorder=order)) for name in ("minisblack", "miniswhite"))
+    black, white = (gray(tiff(ramp, photometric=name, byteorder=order)) for name in ("minisblack", "miniswhite"))
     assert black[0, 0] < 5 and black[0, -1] >= 250 and white[0, 0] >= 250 and white[0, -1] <= 5
     assert np.abs(black + white - 255).max() <= 2 if kind != "u1" else (black + white == 255).all()
 
@@ -79,7 +79,7 @@ def test_white_is_zero_at_every_depth(kind, order):
 def test_white_is_zero_of_few_bits(bits):
     array = np.zeros((8, 16), np.uint8 if bits == 8 else bool)
     array[:, 8:] = 200 if bits == 8 else True
-    found = grey(tiff(array, photometric="miniswhite"))
+    found = gray(tiff(array, photometric="miniswhite"))
     assert found[0, 0] == 255 and found[0, -1] == (55 if bits == 8 else 0)
 
 
@@ -88,14 +88,14 @@ def test_lzw_compressed_white_is_zero():
     ramp = np.tile(np.linspace(0, 4000, 96).astype(np.uint16), (8, 1))
     stream = io.BytesIO()
     Image.fromarray(ramp).save(stream, "TIFF", compression="tiff_lzw", tiffinfo={262: 0})
-    found = grey(stream.getvalue())
+    found = gray(stream.getvalue())
     assert found[0, 0] >= 250 and found[0, -1] <= 5
 
 
 @pytest.mark.parametrize("kind", ["u4", "i1", "i4", "f4"])
 def test_wide_and_signed_tiff_rise_with_their_numbers(kind):
     low, high = (-100, 100) if kind[0] != "u" else (1, 4_000_000_000)
-    found = grey(tiff(np.tile(np.linspace(low, high, 64).astype(kind), (8, 1))))
+    found = gray(tiff(np.tile(np.linspace(low, high, 64).astype(kind), (8, 1))))
     assert (np.diff(found[0]) >= 0).all() and found[0, 0] < 5 and found[0, -1] > 250
 
 
@@ -118,7 +118,7 @@ def png16(values) -> bytes:
 
 def test_no_jump_at_half_range_or_anywhere():
     tops = np.r_[np.arange(30000, 36001, 200), np.arange(36000, 65536, 1500)]
-    means = [grey(png16(np.tile(np.linspace(0, top, 256), (8, 1)))).mean() for top in tops]
+    means = [gray(png16(np.tile(np.linspace(0, top, 256), (8, 1)))).mean() for top in tops]
     assert np.abs(np.diff(means)).max() < 0.02 * 255
 
 
@@ -126,7 +126,7 @@ def test_pages_are_known_and_chosen():
     pages = np.stack([np.full((8, 9), value, np.uint8) for value in (10, 200, 90)])
     data = tiff(pages, photometric="minisblack")
     assert frame_count(data) == 3
-    assert [int(grey(data, frame=page).mean()) for page in range(3)] == [10, 200, 90]
+    assert [int(gray(data, frame=page).mean()) for page in range(3)] == [10, 200, 90]
     assert "holds 3 pictures" in Picture.read(data).notes[0] and Picture.read(data, frame=2).notes == ()
     with pytest.raises(ImageError, match="no page 3; this TIFF file has 3"):
         read_image(data, frame=3)
@@ -187,9 +187,9 @@ def test_run_length_bitmaps(absolute):
 
 
 def test_eight_bits_without_a_window_are_shown_as_stored():
-    found = grey(dicom(np.array([[0, 60], [100, 255]], np.uint8)))
+    found = gray(dicom(np.array([[0, 60], [100, 255]], np.uint8)))
     assert found.tolist() == [[0, 60], [100, 255]]
-    five = grey(dicom(np.array([[0, 15], [7, 31]], np.uint8), BitsStored=5, HighBit=4))
+    five = gray(dicom(np.array([[0, 15], [7, 31]], np.uint8), BitsStored=5, HighBit=4))
     assert five.tolist() == [[0, 123], [58, 255]]
 
 
@@ -205,14 +205,14 @@ def test_eight_bits_without_a_window_are_shown_as_stored():
     ],
 )  # fmt: skip
 def test_lookup_tables_of_every_layout(tables):
-    found = grey(dicom(RAMP, BitsStored=12, HighBit=11, VOILUTSequence=tables))
+    found = gray(dicom(RAMP, BitsStored=12, HighBit=11, VOILUTSequence=tables))
     np.testing.assert_allclose(found[0], np.arange(128) * 255 / 127, atol=1.01)
 
 
 def test_a_descriptor_that_was_written_unsigned_for_signed_values():
     values = RAMP.astype(np.int16) - 64
     tables = lut(SHADES, 8, first=65536 - 64)
-    found = grey(dicom(values, VOILUTSequence=tables))
+    found = gray(dicom(values, VOILUTSequence=tables))
     np.testing.assert_allclose(found[0], np.arange(128) * 255 / 127, atol=1.01)
 
 
@@ -223,14 +223,14 @@ def test_bits_above_or_below_the_stored_ones(high, syntax):
     junk = np.full_like(RAMP, (1 << shift) - 1) | (0xF << (high + 1) & 0xFFFF)
     words = ((RAMP * 32) << shift | junk).astype(np.uint16)
     tags = {"BitsStored": 12, "HighBit": high, "WindowCenter": "2048", "WindowWidth": "4096"}
-    found = grey(dicom(words, syntax, **tags))
+    found = gray(dicom(words, syntax, **tags))
     np.testing.assert_allclose(found[0], np.arange(128) * 32 * 255 / 4095, atol=1.5)
 
 
 def test_signed_values_under_an_overlay():
     values = (RAMP.astype(np.int16) - 64) * 32
     words = ((values.view(np.uint16) & 0x0FFF) | 0x8000).view(np.int16)
-    found = grey(dicom(words, BitsStored=12, HighBit=11, WindowCenter="0", WindowWidth="4096"))
+    found = gray(dicom(words, BitsStored=12, HighBit=11, WindowCenter="0", WindowWidth="4096"))
     np.testing.assert_allclose(found[0], (np.arange(128) * 32) * 255 / 4095, atol=1.5)
 
 
@@ -251,34 +251,34 @@ def test_overlay_bits_in_compressed_frames(syntax):
             pixel_representation=0, number_of_frames=1, photometric_interpretation="MONOCHROME2",
         )  # fmt: skip
         data = dicom(words, syntax, encapsulate([frame]), **tags)
-    np.testing.assert_allclose(grey(data)[0], np.arange(128) * 32 * 255 / 4095, atol=1.5)
+    np.testing.assert_allclose(gray(data)[0], np.arange(128) * 32 * 255 / 4095, atol=1.5)
 
 
 def test_a_slope_of_zero_is_ignored():
-    found = grey(dicom(RAMP, RescaleSlope="0", RescaleIntercept="0"))
+    found = gray(dicom(RAMP, RescaleSlope="0", RescaleIntercept="0"))
     assert (np.diff(found[0]) >= 0).all() and found.max() == 255
 
 
 @pytest.mark.parametrize("text", [b"64,0", b"64.0", b" 64,0 "])
 def test_decimal_commas(text):
     data = dicom(RAMP, WindowCenter="11.1", WindowWidth="128")
-    found = grey(data.replace(b"11.1", text.ljust(4)[:4]))
+    found = gray(data.replace(b"11.1", text.ljust(4)[:4]))
     assert found[0, 0] == 0 and abs(found[0, 64] - 128) <= 2
 
 
 def test_what_makers_leave_out():
-    expected = grey(dicom(RAMP, WindowCenter="64", WindowWidth="128"))
+    expected = gray(dicom(RAMP, WindowCenter="64", WindowWidth="128"))
     for left_out in ("SamplesPerPixel", "PixelRepresentation", "HighBit", "PhotometricInterpretation", "BitsStored"):
-        found = grey(dicom(RAMP, WindowCenter="64", WindowWidth="128", **{left_out: None}))
+        found = gray(dicom(RAMP, WindowCenter="64", WindowWidth="128", **{left_out: None}))
         np.testing.assert_array_equal(found, expected)
-    upside_down = grey(dicom(RAMP, WindowCenter="64", WindowWidth="128", PhotometricInterpretation="Monochrome1"))
+    upside_down = gray(dicom(RAMP, WindowCenter="64", WindowWidth="128", PhotometricInterpretation="Monochrome1"))
     np.testing.assert_array_equal(upside_down, 255 - expected)
 
 
 def test_frames_are_known_and_chosen():
     frames = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 200)])
     data = dicom(frames.reshape(16, 8), Rows=8, NumberOfFrames=2)
-    assert frame_count(data) == 2 and [int(grey(data, frame=f).mean()) for f in (0, 1)] == [10, 200]
+    assert frame_count(data) == 2 and [int(gray(data, frame=f).mean()) for f in (0, 1)] == [10, 200]
     assert "holds 2 pictures" in Picture.read(data).notes[0]
     assert frame_count(dicom(RAMP)) == 1 and Picture.read(dicom(RAMP)).notes == ()
 
@@ -367,19 +367,19 @@ def test_millions_of_elements_are_refused():
     ],
 )  # fmt: skip
 def test_shared_files(name, row, column, value):
-    assert grey(shared_inputs() / name)[row, column] == value
+    assert gray(shared_inputs() / name)[row, column] == value
 
 
 @pytest.mark.parametrize("name", ["vlut8_ow_packed.dcm", "slope0.dcm", "win_comma.dcm", "no_spp.dcm"])
 def test_shared_ramps(name):
-    found = grey(shared_inputs() / name)[5]
+    found = gray(shared_inputs() / name)[5]
     assert (np.diff(found) >= 0).all() or (np.diff(found) <= 0).all()
     assert np.ptp(found) > 250
 
 
 def test_shared_frames_and_tables():
-    assert grey(shared_inputs() / "vlut16_holds12.dcm").max() == 255
+    assert gray(shared_inputs() / "vlut16_holds12.dcm").max() == 255
     assert frame_count(shared_inputs() / "enh3.dcm") == 3 and frame_count(shared_inputs() / "multipage.tif") == 2
-    means = [grey(shared_inputs() / f"png16_{top}.png").mean() for top in (32760, 32800)]
+    means = [gray(shared_inputs() / f"png16_{top}.png").mean() for top in (32760, 32800)]
     assert abs(means[0] - means[1]) < 0.02 * 255
     assert read_image(shared_inputs() / "pal4rle.bmp").size == (127, 64)

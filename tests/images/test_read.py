@@ -21,7 +21,7 @@ from pydicom.uid import (
 from medssl.errors import ImageError
 from medssl.images import read as images
 from medssl.images.read import FORMATS, MAX_BYTES, image_id, read_image
-from tests.pictures import DEFLATED, JPEG, JPEG_GREY, PNG, RAMP, dicom, gradient, saved, wrapped
+from tests.pictures import DEFLATED, JPEG, JPEG_GRAY, PNG, RAMP, dicom, gradient, saved, wrapped
 
 # Damaged files make Pillow and pydicom warn; what is tested is what comes out.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,7 +66,7 @@ def test_float_tiff_with_nan():
     assert (np.diff(found.ravel()[1:].astype(int)) >= 0).all()
 
 
-def test_palette_alpha_grey_and_cmyk():
+def test_palette_alpha_gray_and_cmyk():
     palette = gradient().quantize(64)
     np.testing.assert_array_equal(read_image(saved(palette, "PNG")), palette.convert("RGB"))
     clear = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
@@ -120,8 +120,8 @@ def tall_tiff():
 
 def jpeg_bomb():
     """A DICOM file whose tags say 200 x 200 and whose JPEG says 51 megapixels."""
-    stream = JPEG_GREY.index(b"\xff\xc0") + 5
-    return wrapped(JPEG_GREY[:stream] + struct.pack(">HH", 5100, 10000) + JPEG_GREY[stream + 4 :])
+    stream = JPEG_GRAY.index(b"\xff\xc0") + 5
+    return wrapped(JPEG_GRAY[:stream] + struct.pack(">HH", 5100, 10000) + JPEG_GRAY[stream + 4 :])
 
 
 BAD = {
@@ -217,7 +217,7 @@ def test_damaged_files_of_every_format_never_raise_anything_else(attempt):
     seeds += [saved(Image.fromarray(RAMP[:9, :9]), kind) for kind in ("PNG", "TIFF")]
     seeds += [
         DEFLATED[:],
-        wrapped(JPEG_GREY),
+        wrapped(JPEG_GRAY),
         dicom(RAMP[:9, :9])[344:],
         dicom(RAMP[:9, :9], WindowCenter=9, WindowWidth=4),
     ]

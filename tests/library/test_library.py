@@ -66,9 +66,9 @@ def reference(vectors, query, top_k, excluded):
     return order, scores[order]
 
 
-def png(colour) -> bytes:
+def png(color) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (4, 3), colour).save(stream, "PNG")
+    Image.new("RGB", (4, 3), color).save(stream, "PNG")
     return stream.getvalue()
 
 

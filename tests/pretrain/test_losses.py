@@ -14,7 +14,7 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_sinkhorn_equals_plain_alternating_normalisation():
+def test_sinkhorn_equals_plain_alternating_normalization():
     cosines = torch.nn.functional.normalize(draw(10, 6), dim=1).double()
     scores = np.exp(cosines.numpy() / 0.06)
     scores /= scores.sum()

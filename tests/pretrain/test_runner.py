@@ -64,7 +64,7 @@ def mean_accuracy(encoder, data):
 
 # Colours and angles are all that must not matter; what stays is the pattern.
 FREE = ViewPolicy(
-    vertical_flip=True, rotation=180, brightness=0.6, contrast=0.6, saturation=0.8, hue=3.14, grey=0.5, blur=0.2
+    vertical_flip=True, rotation=180, brightness=0.6, contrast=0.6, saturation=0.8, hue=3.14, gray=0.5, blur=0.2
 )
 
 

@@ -9,13 +9,13 @@ from medssl.pretrain.views import (
     POLICIES,
     Crops,
     ViewPolicy,
-    colour_matrices,
+    color_matrices,
     crop_views,
     policy_table,
 )
 
 STILL = ViewPolicy(
-    horizontal_flip=False, rotation=0, brightness=0, contrast=0, saturation=0, hue=0, grey=0, blur=0, noise=0
+    horizontal_flip=False, rotation=0, brightness=0, contrast=0, saturation=0, hue=0, gray=0, blur=0, noise=0
 )
 
 
@@ -80,16 +80,16 @@ def test_flips_only_where_the_policy_allows():
         assert {int(torch.sign(view[0, 0, -1] - view[0, 0, 0])) for view in views} == expected
 
 
-def test_colour_matrices_keep_grey_and_are_identity_at_rest():
-    matrix = colour_matrices(torch.tensor([1.0, 0.3, 1.0]), torch.tensor([0.0, 0.0, 0.5]))
+def test_color_matrices_keep_gray_and_are_identity_at_rest():
+    matrix = color_matrices(torch.tensor([1.0, 0.3, 1.0]), torch.tensor([0.0, 0.0, 0.5]))
     assert torch.allclose(matrix[0], torch.eye(3), atol=1e-6)
     assert torch.allclose(matrix @ torch.ones(3), torch.ones(3, 3), atol=1e-6)
     assert not torch.allclose(matrix[2], torch.eye(3), atol=0.05)
 
 
-def test_grey_slices_stay_grey():
-    grey = images()[:, :1].repeat(1, 3, 1, 1)
-    views = crop_views(grey, policy_table(["brain"] * 4), Crops(24, (0.3, 1.0), 2), seeded())
+def test_gray_slices_stay_gray():
+    gray = images()[:, :1].repeat(1, 3, 1, 1)
+    views = crop_views(gray, policy_table(["brain"] * 4), Crops(24, (0.3, 1.0), 2), seeded())
     assert (views.amax(1) - views.amin(1)).max() < 1e-5
 
 

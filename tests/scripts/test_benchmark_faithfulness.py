@@ -103,13 +103,13 @@ def test_images_with_a_box_come_first_and_the_seed_chooses(boxed_data):
 
 
 def test_means_weigh_groups_and_leave_out_what_is_unknown():
-    found = benchmark_faithfulness.summarise("energy", [0.2, 0.4, np.nan], ["a", "b", "c"], 200, 0)
+    found = benchmark_faithfulness.summarize("energy", [0.2, 0.4, np.nan], ["a", "b", "c"], 200, 0)
     assert found["value"] == pytest.approx(0.3) and found["n"] == found["groups"] == 2
     assert found["low"] == pytest.approx(0.2) and found["high"] == pytest.approx(0.4)
-    assert benchmark_faithfulness.summarise("energy", [np.nan], ["a"], 10, 0) is None
-    perfect = benchmark_faithfulness.summarise("pointing", [1.0] * 5, list("abcde"), 50, 0)
+    assert benchmark_faithfulness.summarize("energy", [np.nan], ["a"], 10, 0) is None
+    perfect = benchmark_faithfulness.summarize("pointing", [1.0] * 5, list("abcde"), 50, 0)
     assert perfect["high"] == 1 and 0.4 < perfect["low"] < 0.6
-    assert benchmark_faithfulness.summarise("deletion", [1.0], ["a"], 50, 0)["low"] is None
+    assert benchmark_faithfulness.summarize("deletion", [1.0], ["a"], 50, 0)["low"] is None
 
 
 def test_every_explainer_that_fits_is_measured_by_default(tiny_bundle_folders, tiny_data):

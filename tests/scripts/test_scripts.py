@@ -27,10 +27,10 @@ def run(script, *arguments, cache=None):
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scripts") / "data"
     rng = np.random.default_rng(0)
-    for label, colour in {"dark": 60, "light": 190}.items():
+    for label, color in {"dark": 60, "light": 190}.items():
         (folder / label).mkdir(parents=True)
         for index in range(30):
-            pixels = np.clip(rng.normal(colour, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(rng.normal(color, 40, (40, 40, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / label / f"{index}.png")
     return folder
 

@@ -27,9 +27,9 @@ from medssl.study.probes import (
 def make_part(images=60, spread=1.0, seed=0, groups=None, classes=3, dimension=6):
     """Clusters in fixed directions; `spread` is the noise around them."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).normal(size=(classes, dimension))
+    centers = np.random.default_rng(99).normal(size=(classes, dimension))
     labels = np.arange(images) % classes
-    vectors = (centres[labels] + spread * random.normal(size=(images, dimension))).astype(np.float32)
+    vectors = (centers[labels] + spread * random.normal(size=(images, dimension))).astype(np.float32)
     names = groups if groups is not None else [f"{seed}-{number // 2}" for number in range(images)]
     return Labelled(vectors, labels, np.array(names, dtype=str))
 

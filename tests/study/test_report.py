@@ -15,7 +15,7 @@ from medssl.metrics.classification import classification_metrics
 from medssl.study.report.answer import answer, needed_share, not_shown
 from medssl.study.report.document import Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from medssl.study.report.folder import file_names, write_report
-from medssl.study.report.panels import colourings, confusion, reliability, shorten
+from medssl.study.report.panels import colorings, confusion, reliability, shorten
 from medssl.study.report.plots import accuracy_plot, label_plot
 from medssl.study.report.tables import (
     findings_text,
@@ -202,9 +202,9 @@ def test_reliability_and_confusion_are_the_plain_ones():
     np.testing.assert_array_equal(confusion(predicted, labels, 3), confusion_matrix(labels, predicted))
 
 
-def test_many_sources_share_a_colour(study):
+def test_many_sources_share_a_color(study):
     task = replace(study.tasks["shapes"], sources=np.array([f"s{number % 30}" for number in range(60)]))
-    (_, labels, names), (_, sources, titles) = colourings(task)
+    (_, labels, names), (_, sources, titles) = colorings(task)
     assert names == ["dots", "plain", "stripes"] and len(titles) == 8 and titles[-1] == "other sources"
     assert sources.max() == 7 and len(labels) == len(sources) == 60
     assert shorten("diabetic_retinopathy_of_some_kind") == "diabetic retinopath…"

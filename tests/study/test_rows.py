@@ -8,7 +8,7 @@ from medssl.metrics.classification import classification_metrics
 from medssl.metrics.paired import holm, paired_difference
 from medssl.study.probes import ACCURACIES, Outcome
 from medssl.study.results import LEAKAGE_GAP, Row
-from medssl.study.rows import Labels, adjust, backbone_rows, difference_rows, score_figure, summarise
+from medssl.study.rows import Labels, adjust, backbone_rows, difference_rows, score_figure, summarize
 from medssl.study.runs import Run
 
 NAMES = ["a", "b", "c", "d"]
@@ -102,7 +102,7 @@ def test_a_share_is_the_mean_of_its_draws_with_its_spread():
         assert row.low < row.value < row.high and (row.n, row.train_images) == (300, 11)
     assert find(rows, "linear", "accuracy", share=0.1).setting == "C=0 x1, C=1 x1, C=2 x1"
     assert find(rows, "linear", "accuracy").draw_sd is None
-    assert summarise(["k=1", "k=1"]) == "k=1" and summarise([""]) == ""
+    assert summarize(["k=1", "k=1"]) == "k=1" and summarize([""]) == ""
 
 
 def test_the_split_by_image_is_pooled_over_draws_and_its_flattery_is_the_gap():

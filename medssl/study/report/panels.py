@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from medssl.metrics.metric import ECE_BINS
 from medssl.study.probes import LINEAR, Outcome
-from medssl.study.report.plots import COLOURS, png
+from medssl.study.report.plots import COLORS, png
 from medssl.study.runs import Measured
 from medssl.study.study import StudiedTask, Study
 
@@ -67,9 +67,9 @@ def reliability_plot(study: Study, task: str) -> bytes:
         outcome, rows = linear_outcome(measured)
         confidence, accuracy, counts = reliability(outcome.probabilities, labels[rows])
         axis.plot([0, 1], [0, 1], color="#888888", linestyle=":", linewidth=1)
-        axis.vlines(confidence, confidence, accuracy, color=COLOURS[1], linewidth=1)
+        axis.vlines(confidence, confidence, accuracy, color=COLORS[1], linewidth=1)
         areas = 12 + 250 * counts / counts.sum()
-        axis.scatter(confidence, accuracy, s=areas, color=COLOURS[0], alpha=0.8, linewidth=0, clip_on=False, zorder=3)
+        axis.scatter(confidence, accuracy, s=areas, color=COLORS[0], alpha=0.8, linewidth=0, clip_on=False, zorder=3)
         axis.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
         axis.set_xlabel("confidence", fontsize=8)
         axis.set_ylabel("accuracy", fontsize=8)
@@ -97,8 +97,8 @@ def confusion_plot(study: Study, task: str) -> bytes:
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(table.shape):
-            colour = "white" if shares[row, column] > 0.55 else "black"
-            axis.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if shares[row, column] > 0.55 else "black"
+            axis.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=8, color=color)
         axis.set_xticks(range(len(short)), short, rotation=45, ha="right", fontsize=7)
         axis.set_yticks(range(len(short)), short, fontsize=7)
         axis.set_xlabel("predicted", fontsize=8)
@@ -113,12 +113,12 @@ def shorten(name: str, most: int = 20) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def colourings(task: StudiedTask) -> list[tuple[str, np.ndarray, list[str]]]:
+def colorings(task: StudiedTask) -> list[tuple[str, np.ndarray, list[str]]]:
     """What the map is coloured by: (title, a number an image [N], the numbers' names)."""
     found = [("label", task.truth.labels, task.truth.names)]
     names, numbers, counts = np.unique(task.sources, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    most = len(COLOURS)
+    most = len(COLORS)
     kept = order if len(order) <= most else order[: most - 1]
     place = np.full(len(names), len(kept))
     place[kept] = np.arange(len(kept))
@@ -129,25 +129,23 @@ def colourings(task: StudiedTask) -> list[tuple[str, np.ndarray, list[str]]]:
 def map_plot(study: Study, task: str) -> bytes:
     """The embeddings in two dimensions, a column a backbone, coloured by label above and by source below."""
     about = study.tasks[task]
-    colours = colourings(about)
+    colors = colorings(about)
     columns = len(about.measured)
     figure = Figure(figsize=(2.4 * columns + 2.2, 5.4), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
     for axis, (name, _) in zip(axes[0], about.measured.items(), strict=True):
         axis.set_title(f"{name}\n{study.kinds[name]}", fontsize=9)
-    for line, (title, numbers, names) in zip(axes, colours, strict=True):
+    for line, (title, numbers, names) in zip(axes, colors, strict=True):
         for axis, measured in zip(line, about.measured.values(), strict=True):
             found = measured.map
             kinds = numbers[found.rows]
-            axis.scatter(
-                *found.points.T, s=4, c=[COLOURS[kind % len(COLOURS)] for kind in kinds], alpha=0.6, linewidth=0
-            )
+            axis.scatter(*found.points.T, s=4, c=[COLORS[kind % len(COLORS)] for kind in kinds], alpha=0.6, linewidth=0)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(f"PC 1 ({found.explained[0]:.0%})", fontsize=7)
             axis.set_ylabel(f"PC 2 ({found.explained[1]:.0%})", fontsize=7)
         marks = [
-            Line2D([], [], marker="o", linestyle="", color=COLOURS[index % len(COLOURS)], label=shorten(text, 28))
+            Line2D([], [], marker="o", linestyle="", color=COLORS[index % len(COLORS)], label=shorten(text, 28))
             for index, text in enumerate(names)
         ]
         line[-1].legend(

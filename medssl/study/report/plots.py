@@ -15,7 +15,7 @@ from medssl.study.study import Study
 
 DPI = 110
 # Okabe & Ito 2008: told apart by those who see colours differently; the yellow is left out, it is faint on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C564B")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C564B")
 MARKERS = "osD^vPX*"
 LINES = {SELF: "-", SUPERVISED: "--", CONTROL: ":"}
 HEADS = (("linear", "linear"), ("kNN", "knn"), ("centroid", "centroid"))
@@ -28,9 +28,9 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def colours(study: Study) -> dict[str, str]:
+def colors(study: Study) -> dict[str, str]:
     """Each backbone's colour, the same in every plot."""
-    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(study.backbones)}
+    return {name: COLORS[index % len(COLORS)] for index, name in enumerate(study.backbones)}
 
 
 def marker(study: Study, name: str) -> str:
@@ -76,7 +76,7 @@ def accuracy_plot(study: Study) -> bytes:
                         fmt=MARKERS[offset],
                         markersize=4,
                         capsize=2,
-                        color=COLOURS[offset],
+                        color=COLORS[offset],
                         label=title if place == 0 else None,
                     )
         axis.axvline(chance(study, task), color="#888888", linestyle=":", linewidth=1)
@@ -102,8 +102,8 @@ def label_plot(study: Study, heads: Sequence[tuple[str, str]] = HEADS) -> bytes:
     axes = figure.subplots(len(heads), len(tasks), squeeze=False, sharex=True)
     for line, (title, head) in zip(axes, heads, strict=True):
         for axis, task in zip(line, tasks, strict=True):
-            for name, colour in colours(study).items():
-                draw_curve(axis, absolute(study, task, name, head), study, name, colour)
+            for name, color in colors(study).items():
+                draw_curve(axis, absolute(study, task, name, head), study, name, color)
             axis.axhline(chance(study, task), color="#888888", linestyle=":", linewidth=1)
             axis.set_xscale("log")
             axis.grid(color="#e5e5e5", linewidth=0.6)
@@ -122,17 +122,17 @@ def label_plot(study: Study, heads: Sequence[tuple[str, str]] = HEADS) -> bytes:
     return png(figure)
 
 
-def draw_curve(axis: Axes, rows: Sequence[Row], study: Study, name: str, colour: str) -> None:
+def draw_curve(axis: Axes, rows: Sequence[Row], study: Study, name: str, color: str) -> None:
     """One backbone's curve with its band."""
     if not rows:
         return
     shares = [row.share for row in rows]
     kind = study.kinds[name]
-    axis.fill_between(shares, [row.low for row in rows], [row.high for row in rows], color=colour, alpha=0.12, lw=0)
+    axis.fill_between(shares, [row.low for row in rows], [row.high for row in rows], color=color, alpha=0.12, lw=0)
     axis.plot(
         shares,
         [row.value for row in rows],
-        color=colour,
+        color=color,
         linestyle=LINES.get(kind, "-."),
         marker=marker(study, name),
         markersize=4,
