@@ -15,10 +15,11 @@ from medssl.text import printable
 def main(given: Sequence[str] | None = None) -> int:
     """Parse the arguments, measure, print the figures and write them as JSON."""
     parser = argparse.ArgumentParser(
-        prog="medssl evaluate", description=__doc__, parents=[options.of_run(), options.of_cache()]
+        prog="medssl evaluate",
+        description=f"{__doc__} The data has the bundle's labels.",
+        parents=[options.of_source(), options.of_run(), options.of_cache()],
     )
     parser.add_argument("--bundle", required=True, help="the bundle folder")
-    parser.add_argument("--data", required=True, help="an image folder or Hub data set with the bundle's labels")
     parser.add_argument("--split", default="test", help="the split to measure, or 'all' (default: test)")
     parser.add_argument("--out", help="where to write the figures as JSON")
     parser.add_argument(

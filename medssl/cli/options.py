@@ -26,10 +26,16 @@ class Renamed(argparse.Action):
         )
 
 
-def of_data() -> argparse.ArgumentParser:
-    """--data, --data-revision and --labels, as a parent parser."""
+def of_source() -> argparse.ArgumentParser:
+    """--data, as a parent parser."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--data", required=True, metavar="DIR|HUB_ID", help="an image folder or a Hub data set")
+    return parser
+
+
+def of_data() -> argparse.ArgumentParser:
+    """--data, --data-revision and --labels, as a parent parser."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[of_source()])
     parser.add_argument("--data-revision", metavar="REV", help="the Hub data set's branch, tag or commit")
     parser.add_argument("--revision", action=Renamed, help=argparse.SUPPRESS)
     parser.add_argument(

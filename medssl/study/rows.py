@@ -1,4 +1,4 @@
-"""Trials into rows: figures with intervals, spreads over draws, paired differences, and what leakage flatters."""
+"""Runs into rows: figures with intervals, spreads over draws, paired differences, and the leakage gap."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def score_row(base: Row, name: str, found: Scores, truth: Labels, n_bootstrap: i
 
 
 def settings_of(runs: Sequence[Run]) -> dict[tuple[str, float], list[Run]]:
-    """Trials by (protocol, share), in the order in which they come."""
+    """Runs by (protocol, share), in the order in which they come."""
     found: dict[tuple[str, float], list[Run]] = {}
     for run in runs:
         found.setdefault((run.protocol, run.share), []).append(run)

@@ -1,4 +1,4 @@
-"""Trials: what every head said of every test image, kept as one parquet file for each backbone and task."""
+"""Runs: what every head said of every test image, kept as one parquet file for each backbone and task."""
 
 from __future__ import annotations
 

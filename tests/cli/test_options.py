@@ -11,7 +11,7 @@ from medssl.cli.options import labels
 from tests.conftest import ROOT
 
 SHARED = {
-    "--data": (audit, build),
+    "--data": (audit, build, evaluate),
     "--data-revision": (audit, build),
     "--labels": (audit, build),
     "--cache": (audit, build, evaluate, study),

@@ -105,7 +105,7 @@ def test_a_share_is_the_mean_of_its_draws_with_its_spread():
     assert summarize(["k=1", "k=1"]) == "k=1" and summarize([""]) == ""
 
 
-def test_the_split_by_image_is_pooled_over_draws_and_its_flattery_is_the_gap():
+def test_the_split_by_image_is_pooled_over_draws_and_its_rise_is_the_leakage_gap():
     runs, about = make_trials(gain=2.0), truth()
     rows = rows_of(runs, 200)
     loose = [run for run in runs if run.protocol == "images"]

@@ -1,4 +1,4 @@
-"""Trials come back from their file as they were; their fingerprint holds what decides them; the map is PCA."""
+"""Runs come back from their file as they were; their fingerprint holds what decides them; the map is PCA."""
 
 import dataclasses
 

@@ -38,7 +38,7 @@ def test_compare_measures_every_figure_and_pairs_it(models, tiny_data, tmp_path)
     settings = {**QUICK, "cache_dir": tmp_path, "audited": False, "kinds": {"resnet": "self-supervised"}}
     study = compare(backbones, tiny_data, against=["vit"], **settings)
     plain = [row for row in study.rows if row.reference is None]
-    # Full: 3 heads x 2, 6 more of the linear head, 3 of retrieval; a share: 3 x 2; by image 9, and their flattery 9.
+    # Full: 3 heads x 2, 6 more of the linear head, 3 of retrieval; a share: 3 x 2; by image 9, leakage gaps 9.
     assert len(plain) == 2 * 4 * (15 + 6 + 9 + 9)
     paired = [row for row in study.rows if row.reference is not None]
     assert len(paired) == 2 * 3 * (9 + 3)

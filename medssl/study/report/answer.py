@@ -126,24 +126,24 @@ def second_sentence(study: Study) -> str:
     return f"{start} {told}{near + ' of the groups' if known else ''}."
 
 
-def flattery(study: Study, head: str) -> list[Row]:
+def leakage_gaps(study: Study, head: str) -> list[Row]:
     """How much higher the accuracy of a head came out where images were split at random."""
     rows = [row for row in study.rows if row.protocol == LEAKAGE_GAP and row.value is not None]
     return [row for row in rows if (row.head, row.metric) == (head, "accuracy")]
 
 
 def third_sentence(study: Study) -> str:
-    """What leakage flatters, and what the audit found."""
+    """How far leakage raises accuracy, and what the audit found."""
     parts = []
-    flattered = {head: flattery(study, head) for head in ("linear", "knn")}
-    if all(flattered.values()):
-        means = [100 * np.mean([row.value for row in rows]) for rows in flattered.values()]
-        above = [sum(row.low is not None and row.low > 0 for row in rows) for rows in flattered.values()]
-        most = max((row for rows in flattered.values() for row in rows), key=lambda row: row.value)
+    gaps = {head: leakage_gaps(study, head) for head in ("linear", "knn")}
+    if all(gaps.values()):
+        means = [100 * np.mean([row.value for row in rows]) for rows in gaps.values()]
+        above = [sum(row.low is not None and row.low > 0 for row in rows) for rows in gaps.values()]
+        most = max((row for rows in gaps.values() for row in rows), key=lambda row: row.value)
         parts.append(
             f"splitting by image instead of by group, as the paper does, moved accuracy by {means[0]:+.1f} percentage "
             f"points on average under a linear head and by {means[1]:+.1f} under kNN (upwards beyond the 95 % interval "
-            f"in {above[0]} and {above[1]} of {len(flattered['linear'])}; most {points(most.value)}, {most.task}, "
+            f"in {above[0]} and {above[1]} of {len(gaps['linear'])}; most {points(most.value)}, {most.task}, "
             f"{most.backbone}, {most.head})"
         )
     audits = {name: task.audit for name, task in study.tasks.items() if task.audit is not None}
