@@ -18,8 +18,9 @@ def test_every_example_gets_class_cases_and_heatmap_and_says_it_is_synthetic(ope
     page = opened(demo.url)
     said = page.inner_text("#synthetic")
     assert SYNTHETIC in said and "scripts/build.py" in said
+    drawn = "count => document.querySelectorAll('#examples .thumbnail-item').length === count"
+    page.wait_for_function(drawn, arg=len(DRAWERS))
     examples = page.locator("#examples .thumbnail-item")
-    assert examples.count() == len(DRAWERS)
     for number, task in enumerate(DRAWERS):
         examples.nth(number).click()
         page.wait_for_selector("#preview img")
