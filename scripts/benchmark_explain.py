@@ -110,7 +110,7 @@ def pictures(data: str | None, count: int) -> list:
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Time both ways and print medians, the ratio, how far bulk precision agrees with float32, and peak memory."""
+    """Time both ways and print medians, the ratio, how far low precision agrees with float32, and peak memory."""
     from medssl.bundle.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as folder:
@@ -134,8 +134,8 @@ def run(arguments: argparse.Namespace) -> dict:
                 timings["default"].append(time.perf_counter() - start)
                 if round_number == 0:
                     masks.append(found.masks)
-                    bulk = explainer.explain(image, seed=round_number, bulk=True)
-                    agreement.append(float(np.corrcoef(found.saliency.ravel(), bulk.saliency.ravel())[0, 1]))
+                    low_precision = explainer.explain(image, seed=round_number, low_precision=True)
+                    agreement.append(float(np.corrcoef(found.saliency.ravel(), low_precision.saliency.ravel())[0, 1]))
                     passes.append(found.forward_passes)
     ratios = [plain / ours for plain, ours in zip(timings["plain"], timings["default"], strict=True)]
     figures = {
@@ -148,7 +148,7 @@ def run(arguments: argparse.Namespace) -> dict:
         "default_seconds_largest": max(timings["default"]),
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
-        "bulk_precision": explainer.backbone.precision,
+        "low_precision": explainer.backbone.precision,
         "correlation_with_fp32": [min(agreement), statistics.median(agreement)],
         "peak_mebibytes": memory,
     }

@@ -45,6 +45,7 @@ SLOW = (
     "tests/metrics/test_reliability.py::test_the_interval_holds",
     "tests/pretrain/test_runner.py",
     "tests/scripts/test_agreement.py::test_a_run",
+    "tests/scripts/test_build_memory.py",
     "tests/scripts/test_choices.py",
     "tests/scripts/test_query.py::test_what_cannot_run",
     "tests/scripts/test_scripts.py",

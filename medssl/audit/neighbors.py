@@ -58,7 +58,7 @@ def vectors_of(dataset: Dataset) -> np.ndarray:
     return unit(vectors)
 
 
-def similarity_blocks(queries: np.ndarray, cases: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def cosine_blocks(queries: np.ndarray, cases: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Cosines of unit vectors [N, D] with cases [M, D], 512 rows at a time."""
     for start in range(0, len(queries), BLOCK):
         rows = slice(start, min(start + BLOCK, len(queries)))
@@ -68,7 +68,7 @@ def similarity_blocks(queries: np.ndarray, cases: np.ndarray) -> Iterator[tuple[
 def nearest_elsewhere(vectors: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The cosine [N] of each image with its nearest of another group; -inf where all are of one group."""
     best = np.empty(len(vectors), np.float32)
-    for rows, cosines in similarity_blocks(vectors, vectors):
+    for rows, cosines in cosine_blocks(vectors, vectors):
         cosines[groups[rows, None] == groups[None]] = -np.inf
         best[rows] = cosines.max(axis=1)
     return best
@@ -99,7 +99,7 @@ def alike_pairs(
 ) -> list[tuple[int, int, float]]:
     """(row, later row, cosine) of at least the threshold, in different groups or different splits."""
     found = []
-    for rows, cosines in similarity_blocks(vectors, vectors):
+    for rows, cosines in cosine_blocks(vectors, vectors):
         apart = (groups[rows, None] != groups[None]) | (splits[rows, None] != splits[None])
         hits = np.argwhere(np.triu((cosines >= threshold) & apart, rows.start + 1))
         found += [(int(row) + rows.start, int(column), float(cosines[row, column])) for row, column in hits]
@@ -119,10 +119,10 @@ def image_level_split(labels: np.ndarray, splits: np.ndarray, seed: int) -> np.n
     return drawn.astype(str)
 
 
-def nearest_cases(vectors: np.ndarray, queries: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest_case(vectors: np.ndarray, queries: np.ndarray, cases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each row of `queries` the nearest row of `cases`, and the cosine; both [Q]."""
     rows, similar = np.empty(len(queries), int), np.empty(len(queries), np.float32)
-    for block, cosines in similarity_blocks(vectors[queries], vectors[cases]):
+    for block, cosines in cosine_blocks(vectors[queries], vectors[cases]):
         best = cosines.argmax(axis=1)
         rows[block], similar[block] = cases[best], cosines[np.arange(len(best)), best]
     return rows, similar
@@ -138,7 +138,7 @@ def same_group_share(
     queries, cases = np.flatnonzero(splits == "test"), np.flatnonzero(splits == "train")
     if not len(queries) or not len(cases):
         return None, []
-    found, similar = nearest_cases(vectors, queries, cases)
+    found, similar = nearest_case(vectors, queries, cases)
     same = groups[queries] == groups[found]
     own = groups[queries]
     value, low, high = bounded_mean(same, own, n_bootstrap=RESAMPLES, seed=seed)

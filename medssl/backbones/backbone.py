@@ -54,7 +54,7 @@ def native_bf16(device: torch.device) -> bool:
 class Backbone:
     """A frozen encoder. Make one with `Backbone.from_pretrained`.
 
-    `encode` is always float32. `precision` is that of the bulk paths, `embed` and `forward(bulk=True)`; "auto" is bf16
+    `encode` is always float32. `precision` is that of `embed` and of `forward(low_precision=True)`; "auto" is bf16
     where the device has it natively, else fp32.
     """
 
@@ -178,7 +178,7 @@ class Backbone:
                 f"Backbone {self.id!r} has no block {', '.join(map(str, wanted))} to read patches of. Allowed: "
                 + (f"1 to {depth}, or None for the final patches." if depth else "None, the final patches.")
             )
-        _ = self._bulk_model  # made before the copy, so that both share it
+        _ = self._low_precision_model  # made before the copy, so that both share it
         view = copy.copy(self)
         view.layers = wanted
         return view
@@ -188,7 +188,7 @@ class Backbone:
         if self.device != torch.device(device):
             self.device = torch.device(device)
             self.model.to(self.device)
-            for made_there in ("_bulk_model", "_last_mlp_norm"):
+            for made_there in ("_low_precision_model", "_last_mlp_norm"):
                 self.__dict__.pop(made_there, None)
 
     def embedding_dim(self, pooling: str) -> int:
@@ -205,8 +205,8 @@ class Backbone:
         return max(1, round(budget / max(tokens, 1)))
 
     @cached_property
-    def _bulk_model(self) -> torch.nn.Module:
-        """The model in the bulk precision; a copy, so that the float32 one stays as it was loaded."""
+    def _low_precision_model(self) -> torch.nn.Module:
+        """The model in low precision; a copy, so that the float32 one stays as it was loaded."""
         if self.precision == "fp32":
             return self.model
         # Also when the first to ask encodes in inference mode: whoever wants gradients later uses the same weights.
@@ -232,10 +232,10 @@ class Backbone:
             extra["noise"] = torch.arange(tokens, device=self.device).expand(len(pixels), -1)
         return model(pixel_values=pixels.to(self.device, model.dtype), **extra).last_hidden_state
 
-    def forward(self, pixels: torch.Tensor, maps: bool = False, bulk: bool = False) -> Encoding:
+    def forward(self, pixels: torch.Tensor, maps: bool = False, low_precision: bool = False) -> Encoding:
         """Encode normalised pixels `[B, 3, H, W]` in one forward; gradients flow unless the caller turns them off.
 
-        `bulk` computes in the bulk precision (without `maps`). Raises BackboneError when height or width is no
+        `low_precision` computes in low precision (without `maps`). Raises BackboneError when height or width is no
         multiple of the patch size.
         """
         height, width = pixels.shape[-2:]
@@ -243,7 +243,7 @@ class Backbone:
             raise BackboneError(
                 f"Pixels of {height}x{width} do not fit patches of {self.stride}; use multiples of {self.stride}."
             )
-        model = self._bulk_model if bulk and not maps else self.model
+        model = self._low_precision_model if low_precision and not maps else self.model
         kept: dict[int, list[torch.Tensor]] = {}
         with ExitStack() as stack:
             if maps and self.map_layer is not None:
@@ -281,19 +281,19 @@ class Backbone:
 
     @torch.inference_mode()
     def embed(self, pixels: torch.Tensor, pooling: str) -> np.ndarray:
-        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in the bulk precision."""
+        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in low precision."""
         layer = self._last_mlp_norm if pooling == "cls" else None
         with self._lock, first_token_only(layer):
-            hidden = self._hidden(pixels, self._bulk_model).float()
+            hidden = self._hidden(pixels, self._low_precision_model).float()
         return self._split(hidden, *pixels.shape[-2:]).pool(pooling).cpu().numpy()
 
     @cached_property
     def _last_mlp_norm(self) -> torch.nn.Module | None:
-        """The norm before the bulk model's last MLP, where cutting all tokens but CLS leaves CLS as it was, else None.
+        """The norm before that model's last MLP, where cutting all tokens but CLS leaves CLS as it was, else None.
 
         The last MLP mixes no tokens, so for CLS alone the rest of its work is wasted. Proved on noise, not assumed.
         """
-        model = self._bulk_model
+        model = self._low_precision_model
         if not self.has_cls or model is self.model:
             return None
         norms = block_norms(model)

@@ -72,11 +72,11 @@ class Embedder:
         return embed(dataset, self.backbone, self.preprocess, self.pooling, cache_dir, progress, frames)
 
     def embed_pixels(self, pixels: torch.Tensor) -> np.ndarray:
-        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in the bulk precision."""
+        """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in low precision."""
         return self.backbone.embed(pixels, self.pooling)
 
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Embeddings `[B, D]` float32 of RGB images, computed in the bulk precision."""
+        """Embeddings `[B, D]` float32 of RGB images, computed in low precision."""
         return self.embed_pixels(self.backbone.pixels(images, self.preprocess))
 
     def encode(self, images: Sequence[Image.Image], maps: bool = True) -> Encoding:

@@ -114,7 +114,7 @@ def patch_tokens(
     folder /= fingerprint(dataset, backbone, preprocess, f"patches {PATCH_VERSION}")
     folder.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        blank = reader.forward(torch.zeros(1, 3, *preprocess.size), bulk=True).patches
+        blank = reader.forward(torch.zeros(1, 3, *preprocess.size), low_precision=True).patches
     shape = (len(dataset), blank[0, ..., 0].numel(), blank.shape[-1])
     files = {layer: TokenFile(folder / f"{layer_name(layer)}.npy", shape) for layer in layers}
     check_space(folder, list(files.values()))
@@ -138,7 +138,7 @@ def encode_part(
     found: dict[Layer, list[np.ndarray]] = {layer: [] for layer in layers}
     overlap = backbone.device.type != "cpu"
     for pixels in pixel_batches(part, preprocess, backbone.batch_size(preprocess), overlap):
-        encoding = backbone.forward(torch.from_numpy(pixels), bulk=True)
+        encoding = backbone.forward(torch.from_numpy(pixels), low_precision=True)
         for layer, kept in found.items():
             kept.append(read_layer(encoding.patches if layer is None else encoding.layers[layer]))
         bar.update(len(pixels))

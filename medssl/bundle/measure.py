@@ -35,7 +35,7 @@ def image_probabilities(
     dataset: Dataset, head: Head, backbone: Backbone, progress: bool = True, frames: Frames | None = None
 ) -> torch.Tensor:
     """Calibrated probabilities `[N, C]` of an embedded data set: of its embeddings, or for a patch head of its images,
-    encoded again in the bulk precision, since embeddings do not hold patches.
+    encoded again in low precision, since embeddings do not hold patches.
 
     `frames` are the images in the model's frame where they are at hand; else the files are decoded.
     """
@@ -47,7 +47,7 @@ def image_probabilities(
     with tqdm(total=len(dataset), desc="classify", unit="img", disable=not progress) as bar:
         batch = backbone.batch_size(head.preprocess)
         for pixels in pixel_batches(frames, head.preprocess, batch, overlap):
-            batches.append(head.classify(reader.forward(torch.from_numpy(pixels), bulk=True)))
+            batches.append(head.classify(reader.forward(torch.from_numpy(pixels), low_precision=True)))
             bar.update(len(pixels))
     return torch.cat(batches)
 

@@ -53,7 +53,7 @@ def memory() -> str:
 
 
 def precision() -> str:
-    """Which precision bulk embedding gets, and why."""
+    """which precision embedding gets, and why."""
     import torch
 
     from medssl.backbones.backbone import native_bf16

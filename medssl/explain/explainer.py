@@ -74,11 +74,16 @@ class Explainer:
 
     @torch.no_grad()
     def scores(
-        self, score: Score, pixels: torch.Tensor, batch_size: int | None = None, bulk: bool = True
+        self, score: Score, pixels: torch.Tensor, batch_size: int | None = None, low_precision: bool = True
     ) -> torch.Tensor:
-        """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in the bulk precision or float32."""
+        """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in low precision or float32."""
         batch = batch_size or self.backbone.batch_size(self.head.preprocess)
-        return torch.cat([score.values(self.backbone.forward(part, bulk=bulk)).cpu() for part in pixels.split(batch)])
+        return torch.cat(
+            [
+                score.values(self.backbone.forward(part, low_precision=low_precision)).cpu()
+                for part in pixels.split(batch)
+            ]
+        )
 
     def explain(
         self,

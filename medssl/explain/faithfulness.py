@@ -76,7 +76,7 @@ class Curves:
 
 def area(shares: np.ndarray, scores: np.ndarray) -> float:
     """The area under scores `[S + 1]` over rising shares `[S + 1]` by the trapezoidal rule, float64."""
-    return float((np.diff(shares) * (scores[1:] + scores[:-1]) / 2).sum())
+    return float(np.trapezoid(scores, shares))
 
 
 def ranks(saliency: np.ndarray, seed: int = 0) -> np.ndarray:

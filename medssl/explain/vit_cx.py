@@ -31,7 +31,7 @@ class ViTCX(Explainer):
         distance_threshold: float = DISTANCE_THRESHOLD,
         max_masks: int | None = MAX_MASKS,
         batch_size: int | None = None,
-        bulk: bool | None = None,
+        low_precision: bool | None = None,
     ) -> Saliency:
         """Each pixel: the mean causal impact of the masks, weighted by how much they show of it.
 
@@ -39,7 +39,7 @@ class ViTCX(Explainer):
         method. "first_order" takes its second term from gradients and "none" leaves it out: cheaper by half, and other
         maps where the model is unsure (docs, explainers). At most `max_masks` masks are made (None: as many as the
         distance threshold gives); whether that bound was met stands in the Explanation's settings. `batch_size` images
-        are encoded at once, in the bulk precision or (`bulk=False`) float32; by default float32 for "full", whose
+        are encoded at once, in low precision or (`low_precision=False`) float32; by default float32 for "full", whose
         second term bf16 cannot resolve. Raises BundleError for a value outside these.
         """
         if noise not in NOISE_MODES:
@@ -47,12 +47,12 @@ class ViTCX(Explainer):
         for name, value in (("max_masks", max_masks), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise BundleError(f"{name} is {value}; allowed: None, or a whole number from 1 on.")
-        bulk = noise != "full" if bulk is None else bulk
+        low_precision = noise != "full" if low_precision is None else low_precision
         size = tuple(view.pixels.shape[-2:])
         masks = self.masks(view, distance_threshold, max_masks)
         if not len(masks):
             return Saliency(np.zeros(size, np.float32), 0, 0, False)
-        impacts, passes = self.impacts(view, masks, noise, batch_size, bulk)
+        impacts, passes = self.impacts(view, masks, noise, batch_size, low_precision)
         weighted = torch.einsum("n,nhw->hw", impacts, masks)
         values = (weighted / masks.sum(dim=0).clamp(min=1e-8) / len(masks)).numpy()
         evidence = len(masks) > 1 and float(impacts.max() - impacts.min()) >= EVIDENCE_SPREAD
@@ -67,7 +67,7 @@ class ViTCX(Explainer):
         return causal_masks(maps, size, distance_threshold, max_masks)
 
     def impacts(
-        self, view: View, masks: torch.Tensor, noise: str, batch_size: int | None, bulk: bool
+        self, view: View, masks: torch.Tensor, noise: str, batch_size: int | None, low_precision: bool
     ) -> tuple[torch.Tensor, int]:
         """The causal impact `[N]` of masks `[N, h, w]` on the score, and the forward passes that took."""
         pixels, generator = view.pixels, torch.Generator().manual_seed(view.seed)
@@ -75,7 +75,7 @@ class ViTCX(Explainer):
         passes, impacts, effect = 0, [], None
         if noise == "first_order":
             drawn = NOISE_STD * torch.randn(pixels.shape, generator=generator)
-            effect, passes = self.noise_effect(view, drawn, bulk), 3
+            effect, passes = self.noise_effect(view, drawn, low_precision), 3
         step = max(1, batch // 2) if noise == "full" else batch
         for start in range(0, len(masks), step):
             mask = masks[start : start + step, None]
@@ -84,10 +84,12 @@ class ViTCX(Explainer):
             noised = NOISE_STD * drawn * (1 - mask)
             shown = pixels * mask + noised
             if noise == "full":
-                part, noisy = self.scores(view.score, torch.cat([shown, pixels + noised]), batch, bulk).chunk(2)
+                part, noisy = self.scores(view.score, torch.cat([shown, pixels + noised]), batch, low_precision).chunk(
+                    2
+                )
                 part, passes = part - noisy + view.value, passes + 2 * len(mask)
             else:
-                part, passes = self.scores(view.score, shown, batch, bulk), passes + len(mask)
+                part, passes = self.scores(view.score, shown, batch, low_precision), passes + len(mask)
             impacts.append(part)
             view.progress(min(1.0, (start + len(mask)) / len(masks)))
         found = torch.cat(impacts)
@@ -95,7 +97,7 @@ class ViTCX(Explainer):
             found = found - torch.einsum("nhw,hw->n", (1 - masks) ** 2, effect)
         return found, passes
 
-    def noise_effect(self, view: View, noise: torch.Tensor, bulk: bool) -> torch.Tensor:
+    def noise_effect(self, view: View, noise: torch.Tensor, low_precision: bool) -> torch.Tensor:
         """What noise at each pixel does to the score on average, `[h, w]`; (1-m)^2 of it is f(x + n*(1-m)) - f(x).
 
         The first-order term <grad f(x), n*(1-m)> itself has mean zero and would only add its own noise. Between the
@@ -104,6 +106,6 @@ class ViTCX(Explainer):
         """
         with torch.inference_mode(False), torch.enable_grad():
             points = torch.cat([view.pixels + noise, view.pixels - noise]).clone().requires_grad_(True)
-            value = view.score.values(self.backbone.forward(points, bulk=bulk)).sum()
+            value = view.score.values(self.backbone.forward(points, low_precision=low_precision)).sum()
             above, below = torch.autograd.grad(value, points)[0].float().cpu()
         return ((above - below) * noise[0]).sum(dim=0) / 4

@@ -44,13 +44,13 @@ class BlurredViTCX(ViTCX):
         return super().saliency(view, noise, **options)
 
     def impacts(
-        self, view: View, masks: torch.Tensor, _noise: str, batch_size: int | None, bulk: bool
+        self, view: View, masks: torch.Tensor, _noise: str, batch_size: int | None, low_precision: bool
     ) -> tuple[torch.Tensor, int]:
         """The score `[N]` of each mixture of image and blur, and the forward passes that took."""
         batch = batch_size or self.backbone.batch_size(self.head.preprocess)
         blurred, found = blur(view.pixels), []
         for part in masks[:, None].split(batch):
-            found.append(self.scores(view.score, view.pixels * part + blurred * (1 - part), batch, bulk))
+            found.append(self.scores(view.score, view.pixels * part + blurred * (1 - part), batch, low_precision))
             view.progress(min(1.0, sum(map(len, found)) / len(masks)))
         return torch.cat(found), len(masks)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from sklearn.decomposition import PCA
 
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import fingerprint
@@ -153,8 +154,7 @@ def map_embeddings(vectors: np.ndarray, seed: int) -> EmbeddingMap:
     rows = np.sort(rng.permutation(len(vectors))[:MAP_POINTS])
     kept = vectors[rows].astype(np.float64)
     kept /= np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
-    centerd = kept - kept.mean(axis=0)
-    _, strengths, axes = np.linalg.svd(centerd, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
-    variance = strengths**2 / max(float((strengths**2).sum()), 1e-300)
-    return EmbeddingMap(rows, centerd @ axes.T, (float(variance[0]), float(variance[1])))
+    found = PCA(2, svd_solver="full").fit(kept)
+    signs = np.sign(found.components_[np.arange(2), np.abs(found.components_).argmax(axis=1)])
+    first, second = found.explained_variance_ratio_
+    return EmbeddingMap(rows, found.transform(kept) * signs, (float(first), float(second)))

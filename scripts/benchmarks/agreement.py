@@ -164,7 +164,7 @@ def measure_picture(subject: Subject, row: int, backbone: Backbone, runs: int) -
     encoding = backbone.encode([image], subject.head.preprocess)
 
     def explain(mode: Mode, seed: int) -> Explanation:
-        options = {"noise": mode.noise, "max_masks": mode.max_masks, "bulk": False}
+        options = {"noise": mode.noise, "max_masks": mode.max_masks, "low_precision": False}
         return explainer.explain(image, seed=seed, encoding=encoding, **options)
 
     references = [explain(UNCAPPED, seed) for seed in REFERENCE_SEEDS]

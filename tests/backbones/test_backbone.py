@@ -143,9 +143,9 @@ def test_leaving_out_the_last_mlp_of_other_tokens_changes_no_cls(family, folders
     pixels = fast.pixels(pictures(4))
     assert fast._last_mlp_norm is not None
     with torch.no_grad():
-        whole = fast._hidden(pixels, fast._bulk_model)[:, 0].float().numpy()
+        whole = fast._hidden(pixels, fast._low_precision_model)[:, 0].float().numpy()
     np.testing.assert_allclose(fast.embed(pixels, "cls"), whole, atol=0.05, rtol=0.05)
-    assert all(not module._forward_hooks for module in fast._bulk_model.modules())
+    assert all(not module._forward_hooks for module in fast._low_precision_model.modules())
     exact = Backbone.from_pretrained(folders[family], precision="fp32")
     means = [b.embed(pixels, "mean") for b in (fast, exact)]
     cosine = (means[0] * means[1]).sum(1) / np.linalg.norm(means[0], axis=1) / np.linalg.norm(means[1], axis=1)

@@ -150,7 +150,7 @@ def test_a_case_is_explained_on_both_sides(built, data):
     assert found.explanation.target == case.id and found.explanation.probability == pytest.approx(case.score, abs=1e-5)
     assert found.explanation.heatmap.shape == (40, 52)
     assert found.mirrored.heatmap.shape == case.image.size[::-1]
-    # The thumbnail is the case's own picture here: the same cosine, but for the bulk precision of stored embeddings.
+    # The thumbnail is the case's own picture here: the same cosine, but for low precision of stored embeddings.
     assert found.mirrored.probability == pytest.approx(case.score, abs=0.01)
     with pytest.raises(LibraryError, match="no case 'nobody'"):
         bundle.explain_case(image, "nobody")

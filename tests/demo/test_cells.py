@@ -4,7 +4,7 @@ from medssl.demo.cells import crowd, lattice, outlines, spread, through_stain
 from medssl.demo.drawing import SIDE, fill, noise_field
 
 
-def test_noise_is_centerd_smooth_and_seeded():
+def test_noise_is_centered_smooth_and_seeded():
     first, again, other = (noise_field(np.random.default_rng(seed), 20, 2) for seed in (0, 0, 1))
     assert first.shape == (SIDE, SIDE) and np.array_equal(first, again) and not np.array_equal(first, other)
     assert abs(first.mean()) < 1e-3 and abs(first.std() - 1) < 1e-3

@@ -43,8 +43,8 @@ def model(tmp_path_factory):
 
 
 def state(backbone, head):
-    """All that an explainer might leave changed; the bulk model is made when first needed, and kept."""
-    assert backbone._bulk_model is not None
+    """All that an explainer might leave changed; the low-precision model is made when first needed, and kept."""
+    assert backbone._low_precision_model is not None
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     modules = [*backbone.model.modules(), *head.modules()]
     parameters = [*backbone.model.parameters(), *head.parameters()]

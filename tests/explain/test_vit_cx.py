@@ -50,7 +50,9 @@ def test_equals_the_plain_version(family, noise, tmp_path):
     step = FAMILIES[family]
     backbone, head = make(family, tmp_path, (step * 3, step * 5))
     image = picture()
-    explanation = ViTCX(backbone, head).explain(image, target="b", seed=4, noise=noise, max_masks=None, bulk=False)
+    explanation = ViTCX(backbone, head).explain(
+        image, target="b", seed=4, noise=noise, max_masks=None, low_precision=False
+    )
     maps = backbone.encode([image], head.preprocess).maps[0].permute(2, 0, 1)
     masks = plain_masks(maps, head.preprocess.size, 0.1)
     assert explanation.masks == len(masks) > 1
@@ -78,7 +80,7 @@ def test_settings_keep_to_their_bounds_and_change_nothing_else(tmp_path):
     few = explainer.explain(picture(), max_masks=3)
     assert free.masks > 3 == few.masks
     assert few.settings == {"noise": "full", "max_masks": 3, "capped": True} and not free.settings["capped"]
-    one, many = (explainer.explain(picture(), batch_size=size, bulk=False).saliency for size in (1, 64))
+    one, many = (explainer.explain(picture(), batch_size=size, low_precision=False).saliency for size in (1, 64))
     np.testing.assert_allclose(one, many, atol=1e-6)
     for wrong in ({"noise": "half"}, {"max_masks": 0}, {"batch_size": 0}):
         with pytest.raises(BundleError, match="llowed"):
@@ -112,7 +114,7 @@ def test_nothing_is_left_behind(when, tmp_path, monkeypatch):
     else:
         assert when == "success"
     assert torch.is_grad_enabled()
-    for model in (backbone.model, backbone._bulk_model):
+    for model in (backbone.model, backbone._low_precision_model):
         assert not any(module._forward_hooks for module in model.modules())
         assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
 
@@ -210,7 +212,7 @@ def test_it_finds_the_patch_that_decides(tmp_path):
 def test_the_published_method_is_the_default(tmp_path):
     backbone, head = make("vit", tmp_path, (64, 64))
     explainer = ViTCX(backbone, head)
-    usual, full = explainer.explain(picture()), explainer.explain(picture(), noise="full", bulk=False)
+    usual, full = explainer.explain(picture()), explainer.explain(picture(), noise="full", low_precision=False)
     np.testing.assert_array_equal(usual.saliency, full.saliency)
     assert usual.forward_passes == 1 + 2 * usual.masks and usual.settings["noise"] == "full"
 
@@ -220,11 +222,11 @@ REAL = os.environ.get("MEDSSL_REAL_DATA")
 
 @pytest.mark.skipif(not REAL, reason="MEDSSL_REAL_DATA is not set")
 @pytest.mark.parametrize(
-    ("noise", "bulk", "runs"),
+    ("noise", "low_precision", "runs"),
     [("first_order", False, 3), ("full", False, 2), ("full", True, 4)],
 )
 @pytest.mark.parametrize("task", ["lung", "brain", "leukaemia", "eye"])
-def test_agrees_with_the_authors_maps(task, noise, bulk, runs):
+def test_agrees_with_the_authors_maps(task, noise, low_precision, runs):
     """Pearson to the mean of six runs of the authors' code: at least its own run-to-run correlation less 0.03.
 
     Theirs is a mean over runs, and so is ours: one run of either may lie further off.
@@ -237,7 +239,11 @@ def test_agrees_with_the_authors_maps(task, noise, bulk, runs):
         found = []
         for seed in range(runs):
             explanation = ViTCX(backbone, head).explain(
-                Image.fromarray(pixels), target=int(reference["target"][index]), seed=seed, noise=noise, bulk=bulk
+                Image.fromarray(pixels),
+                target=int(reference["target"][index]),
+                seed=seed,
+                noise=noise,
+                low_precision=low_precision,
             )
             assert explanation.masks == reference["masks"][index]
             found.append(np.corrcoef(explanation.saliency.ravel(), reference["saliency"][index].ravel())[0, 1])

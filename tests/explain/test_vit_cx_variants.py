@@ -36,7 +36,7 @@ def test_blur_is_one_forward_a_mask_of_image_and_blur(model):
     masks = causal_masks(backbone.forward(pixels, maps=True).maps[0].permute(2, 0, 1), (64, 96))
     mixed = [pixels * mask + blur(pixels) * (1 - mask) for mask in masks]
     impacts = [head.classify(backbone.forward(one))[0, 1] for one in mixed]
-    found = BlurredViTCX(backbone, head).explain(picture(), target="b", batch_size=3, bulk=False)
+    found = BlurredViTCX(backbone, head).explain(picture(), target="b", batch_size=3, low_precision=False)
     np.testing.assert_allclose(found.saliency, weighted(masks, impacts), atol=1e-5)
     assert found.forward_passes == 1 + len(masks) == 1 + found.masks
 

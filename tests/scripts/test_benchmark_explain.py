@@ -19,7 +19,7 @@ def test_the_plain_way_it_times_gives_the_published_map(tiny_bundle_folders, tin
     explainer = Bundle.load(tiny_bundle_folders["shapes"]).explainer
     image = read_record(load_data(tiny_data["shapes"])[0])
     plain, masks = benchmark_explain.plain_map(explainer, image, 0)
-    published = explainer.explain(image, noise="full", bulk=False, max_masks=None)
+    published = explainer.explain(image, noise="full", low_precision=False, max_masks=None)
     assert masks == published.masks
     assert np.corrcoef(plain.ravel(), published.saliency.ravel())[0, 1] > 0.99
 
