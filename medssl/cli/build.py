@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medssl.cli import options
 from medssl.cli.run import named_folders
 from medssl.text import printable
 
+if TYPE_CHECKING:
+    from medssl.bundle.bundle import Bundle
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Parse the arguments, build, and print the figures."""
+
+def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments."""
     parser = argparse.ArgumentParser(
         prog="medssl build", description=__doc__, parents=[options.of_data(), options.of_run(), options.of_cache()]
     )
@@ -46,15 +50,33 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="DIR", help="images of other tasks, to see how many look unfamiliar"
     )
-    arguments = options.parsed(parser, given)
+    return options.parsed(parser, given)
+
+
+def print_report(bundle: Bundle) -> None:
+    """Print what was measured, chosen and found."""
+    from medssl.explain.choice import AUTO
+    from medssl.heads.choice import describe_choice
+    from medssl.metrics.metric import format_metrics
+
+    metrics = bundle.metrics
+    counts = f"{metrics['images']} test images of {metrics['groups']} groups"
+    print(f"\n{bundle.task.title}: {counts}, seed {metrics['seed']}\n")
+    print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
+    print(describe_choice(metrics["head_choice"]))
+    print(f"First heatmap: {bundle.explainer_choice.line(AUTO)}")
+    for finding in metrics["audit"]["findings"]:
+        print(f"{finding['severity']}: {printable(finding['message'])}")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Parse the arguments, build, and print the figures."""
+    arguments = parse(given)
 
     from dataclasses import replace
 
     from medssl.backbones.backbone import shared_backbone
     from medssl.bundle.build import build_bundle
-    from medssl.explain.choice import AUTO
-    from medssl.heads.choice import describe_choice
-    from medssl.metrics.metric import format_metrics
 
     started = time.perf_counter()
     backbone = shared_backbone(arguments.backbone, arguments.backbone_revision)
@@ -79,13 +101,6 @@ def main(given: Sequence[str] | None = None) -> int:
         head=arguments.head,
         explainer_seconds=0 if arguments.no_explainer_check else arguments.explainer_seconds,
     )
-    metrics = bundle.metrics
-    counts = f"{metrics['images']} test images of {metrics['groups']} groups"
-    print(f"\n{bundle.task.title}: {counts}, seed {arguments.seed}\n")
-    print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
-    print(describe_choice(metrics["head_choice"]))
-    print(f"First heatmap: {bundle.explainer_choice.line(AUTO)}")
-    for finding in metrics["audit"]["findings"]:
-        print(f"{finding['severity']}: {printable(finding['message'])}")
+    print_report(bundle)
     print(f"\nWritten to {arguments.out} in {time.perf_counter() - started:.1f} s.")
     return 0

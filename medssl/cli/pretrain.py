@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medssl.cli import options
 from medssl.cli.run import named_folders
+
+if TYPE_CHECKING:
+    from medssl.pretrain.recipe import Recipe
 
 
 def option(text: str) -> tuple[str, float | int | str]:
@@ -21,13 +25,11 @@ def option(text: str) -> tuple[str, float | int | str]:
     return name, value
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Parse the arguments and run; a second start of the same command goes on where the first one stopped."""
-    from medssl.pretrain.chronicle import Reports
+def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments."""
     from medssl.pretrain.encoder import ARCHITECTURES
-    from medssl.pretrain.export import DTYPES, Export
+    from medssl.pretrain.export import DTYPES
     from medssl.pretrain.recipe import BATCHES, METHODS, Recipe
-    from medssl.pretrain.runner import pretrain
     from medssl.pretrain.views import POLICIES
 
     parser = argparse.ArgumentParser(prog="medssl pretrain", description=__doc__, parents=[options.of_run()])
@@ -55,9 +57,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--export-dtype", choices=DTYPES, default="float32", help="of the saved weights")
     parser.add_argument("--input-size", type=int, help="side that the saved encoder asks for (default: --size)")
-    arguments = options.parsed(parser, given)
+    return options.parsed(parser, given)
 
-    recipe = Recipe(
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """What the arguments ask for."""
+    from medssl.pretrain.recipe import Recipe
+
+    return Recipe(
         method=arguments.method,
         architecture=None if arguments.init else arguments.architecture or Recipe.architecture,
         init=arguments.init,
@@ -74,12 +81,21 @@ def main(given: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
         options=dict(arguments.option),
     )
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Parse the arguments and run; a second start of the same command goes on where the first one stopped."""
+    from medssl.pretrain.chronicle import Reports
+    from medssl.pretrain.export import Export
+    from medssl.pretrain.runner import pretrain
+
+    arguments = parse(given)
     reports = Reports(
         arguments.log_every, arguments.checkpoint_every, arguments.watch_every, progress=not arguments.quiet
     )
     watch, export = named_folders(arguments.watch), Export(arguments.export_dtype, arguments.input_size)
     try:
-        out = pretrain(recipe, named_folders(arguments.data), arguments.out, watch, reports, export)
+        out = pretrain(recipe_of(arguments), named_folders(arguments.data), arguments.out, watch, reports, export)
     except KeyboardInterrupt:
         print("Stopped and saved. The same command goes on from here.")
         raise

@@ -7,6 +7,7 @@ import csv
 import json
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also for the process of each build
 
 LABELS = ("plain", "striped")
 SIDE = 128
@@ -58,8 +61,10 @@ def measure(count: int, backbone: str, seed: int) -> dict:
         told = context.Queue()
         process = context.Process(target=build, args=(Path(place) / "data", backbone, Path(place) / "cache", told))
         process.start()
-        found = told.get()
         process.join()
+        if process.exitcode:
+            raise SystemExit(f"The build of {count} images ended with {process.exitcode}.")
+        found = told.get()
     return {"images": count, **found}
 
 
