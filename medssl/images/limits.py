@@ -7,6 +7,7 @@ import zlib
 
 from PIL import Image
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from tifffile import TiffFileError
 
 from medssl.errors import ImageError
 
@@ -21,6 +22,7 @@ MAX_ELEMENTS = 100_000  # of the top level of a DICOM file
 DAMAGED = (
     InvalidDicomError,
     BytesLengthException,
+    TiffFileError,  # a ValueError only in newer versions
     Image.DecompressionBombError,
     ValueError,
     AttributeError,
