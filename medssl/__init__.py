@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medssl.heads import ClassificationHead as ClassificationHead
     from medssl.heads import Prediction as Prediction
     from medssl.images import read_image as read_image
+    from medssl.images import read_images as read_images
     from medssl.library import Case as Case
     from medssl.library import CaseLibrary as CaseLibrary
 
@@ -35,6 +36,7 @@ _PLACES = {
     "build_bundle": "medssl.bundle",
     "publish_bundle": "medssl.bundle",
     "read_image": "medssl.images",
+    "read_images": "medssl.images",
     "suggest_task": "medssl.bundle",
 }
 

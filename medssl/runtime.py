@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 # From glibc's malloc.h; see mallopt(3).
 M_TRIM_THRESHOLD = -1
@@ -27,6 +28,11 @@ def reuse_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) and libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+def default_cache() -> Path:
+    """MEDSSL_CACHE, or medssl's folder in the user's cache."""
+    return Path(os.environ.get("MEDSSL_CACHE") or Path.home() / ".cache" / "medssl")
 
 
 def processors() -> int:

@@ -7,6 +7,7 @@ import re
 # What Markdown would obey inside a line: code, tables, HTML, emphasis, links, entities; `no_tumor` is no emphasis.
 MARKUP = re.compile(r"[\\`|<*~]|\](?=\()|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 BACKTICKS = re.compile("`+")
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may compute by
 
 
 def printable(text: str) -> str:
@@ -14,6 +15,18 @@ def printable(text: str) -> str:
     writing direction, undecodable bytes of a file name) is written as its escape, such as `\\x1b`.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def spreadsheet_cell(value: object) -> object:
+    """A value of a table that a spreadsheet takes for text and not for a formula, in one line of plain characters.
+
+    A text that begins with =, +, - or @ gets an apostrophe before it, see
+    https://owasp.org/www-community/attacks/CSV_Injection; control characters are written as escapes.
+    """
+    if not isinstance(value, str):
+        return value
+    plain = printable(value)
+    return f"'{plain}" if value[:1] in FORMULA or value.lstrip()[:1] in FORMULA else plain
 
 
 def markdown(text: str) -> str:

@@ -1,43 +1,83 @@
-"""Measure: speed of `embed`, `search`, `start`, `explain`; where heatmaps point, and whether they are faithful."""
+"""Measure speed: `embed`, `search`, `start`, `explain`, `visitors`; where heatmaps point, how faithful they are."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import re
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import _cli
-import benchmark_embed
-import benchmark_explain
-import benchmark_faithfulness
-import benchmark_pointing
-import benchmark_search
-import benchmark_start
-import benchmark_variants
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
+
+import embedding_speed  # noqa: E402
+import faithfulness  # noqa: E402
+import heatmap_speed  # noqa: E402
+import machine  # noqa: E402
+import pointing  # noqa: E402
+import regions  # noqa: E402
+import search_speed  # noqa: E402
+import start  # noqa: E402
+import variants  # noqa: E402
+import visitors  # noqa: E402
+
+from medssl.errors import DataError  # noqa: E402
 
 BENCHMARKS = {
-    "embed": benchmark_embed,
-    "search": benchmark_search,
-    "start": benchmark_start,
-    "explain": benchmark_explain,
-    "pointing": benchmark_pointing,
-    "faithfulness": benchmark_faithfulness,
-    "variants": benchmark_variants,
+    "embed": embedding_speed,
+    "search": search_speed,
+    "start": start,
+    "explain": heatmap_speed,
+    "visitors": visitors,
+    "pointing": pointing,
+    "regions": regions,
+    "faithfulness": faithfulness,
+    "variants": variants,
 }
 
 
+class Copied(io.StringIO):
+    """Text that is shown at once and held too."""
+
+    def write(self, text: str) -> int:
+        """Show and hold."""
+        sys.__stdout__.write(text)
+        sys.__stdout__.flush()
+        return super().write(text)
+
+
+def put_into(page: Path, topic: str, text: str) -> None:
+    """Replace what stands between a page's markers of a topic. Raises DataError where the page has none."""
+    begin, end = f"<!-- {topic}: begin -->", f"<!-- {topic}: end -->"
+    whole = page.read_text("utf-8")
+    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not found.search(whole):
+        raise DataError(f"{page} has no place for {topic}: put the lines {begin} and {end} where its table belongs.")
+    page.write_text(found.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", whole), "utf-8")
+
+
 def main() -> int:
-    """Run one benchmark, print its table, and write its figures where asked."""
+    """Run one benchmark, print its table, and write it and its figures, with the machine's, where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, module in BENCHMARKS.items():
         verb = verbs.add_parser(name, help=module.__doc__, description=module.__doc__)
         module.add_arguments(verb)
         verb.add_argument("--out", help="where to write the figures as JSON")
+        verb.add_argument("--page", help="a page to put the table into, between its markers of this topic")
     arguments = parser.parse_args()
-    figures = BENCHMARKS[arguments.verb].run(arguments)
+    measured_on = machine.describe()  # before the run, whose own work is no load of others
+    with redirect_stdout(Copied()) as shown:
+        figures = BENCHMARKS[arguments.verb].run(arguments)
     if arguments.out:
-        Path(arguments.out).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        text = json.dumps({**figures, "machine": measured_on}, indent=2)
+        Path(arguments.out).write_text(text + "\n", "utf-8")
+    if arguments.page:
+        put_into(Path(arguments.page), arguments.verb, f"{machine.line(measured_on)}.\n\n{shown.getvalue()}")
     return 0
 
 

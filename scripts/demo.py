@@ -11,12 +11,12 @@ import _cli
 
 def main() -> int:
     """Parse the arguments and draw or build."""
-    from medssl.demo.bundles import FOLDER, PER_LABEL, build_demo_bundle
+    from medssl.demo.bundles import FOLDER, build_demo_bundle
     from medssl.demo.phantom import DRAWERS, masks_of, write_phantoms
 
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    phantoms = verbs.add_parser("phantoms", help="write image folders OUT/TASK and their masks OUT/TASK-masks")
+    phantoms = verbs.add_parser("phantoms", help="write image folders OUT/TASK, their masks in OUT/TASK/masks")
     phantoms.add_argument("--out", required=True)
     phantoms.add_argument("--per-label", type=int, default=100, help="pictures of each label (default %(default)s)")
     phantoms.add_argument("--seed", type=int, default=0)
@@ -33,7 +33,7 @@ def main() -> int:
             write_phantoms(place, task, arguments.per_label, arguments.seed, not arguments.quiet)
             said = f"masks in {masks_of(place)}"
         else:
-            bundle = build_demo_bundle(task, place, PER_LABEL, progress=not arguments.quiet)
+            bundle = build_demo_bundle(task, place, progress=not arguments.quiet)
             accuracy = bundle.metrics["classification"]["accuracy"]
             said = (
                 f"accuracy {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}], n={accuracy['n']}"

@@ -10,5 +10,5 @@ trap 'rm -rf "$(dirname "$venv")"' EXIT
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
 NO_MKDOCS_2_WARNING=1 "$venv/bin/mkdocs" build --quiet --strict --site-dir "$(dirname "$venv")/site"
-# Two workers of one thread each: most of the time goes into starting programs, which keeps one core busy.
+# Two workers of one thread each: tensors as small as the tests' gain nothing from more.
 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 "$venv/bin/python" -m pytest -n 2 --dist loadfile -m "slow or not slow" "$@"

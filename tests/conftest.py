@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests import warm
 from tests.slow import is_slow
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = warm.ROOT
 SIDE = 64
 TINY_TASKS = {"shapes": ("dots", "plain", "stripes"), "tints": ("amber", "jade", "violet")}
 STARTED_WITHIN = 90
@@ -28,10 +30,27 @@ UNCHOSEN = {"head": "linear", "explainer_seconds": 0}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that a developer's default run leaves out."""
+    """Mark the tests that a developer's default run leaves out; files that have one go first.
+
+    Several workers then end with quick tests, and none is left with minutes of work while the others have none.
+    """
+    slow_files = set()
     for item in items:
         if is_slow(item.nodeid, getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+            slow_files.add(item.path)
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Whole files and the whole Hub to one worker each; xdist's own choice for other ways of dealing."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.dealing import RoomScheduling
+
+    config.option.loadscopereorder = False  # in the order of pytest_collection_modifyitems
+    return RoomScheduling(config, log)
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
@@ -73,6 +92,58 @@ def tiny_data(tmp_path_factory) -> dict[str, Path]:
     """The image folders of two synthetic tasks of three classes each."""
     root = tmp_path_factory.mktemp("data")
     return {name: make_folder(root / name, labels, seed) for seed, (name, labels) in enumerate(TINY_TASKS.items())}
+
+
+def make_lesions(folder: Path, count: int = 72) -> Path:
+    """An imagefolder of noise with a bright ("warm") or a dark ("cold") disc anywhere, or none, and the discs' boxes.
+
+    A third of the pictures each; two a group, groups wholly in one split.
+    """
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    boxes = ("box_left", "box_top", "box_right", "box_bottom")
+    with open(folder / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "label", "split", "group_id", *boxes])
+        for index in range(count):
+            label, pair = ("cold", "none", "warm")[index % 3], index // 6
+            picture = 110 + random.normal(0, 12, (SIDE, SIDE))
+            y, x, radius = *random.uniform(12, SIDE - 12, 2), random.uniform(8, 11)
+            box = ["", "", "", ""]
+            if label != "none":
+                picture[np.hypot(rows - y, columns - x) < radius] += 110 if label == "warm" else -90
+                ends = (x - radius, y - radius, x + radius, y + radius)
+                box = [f"{min(max(end / SIDE, 0), 1):.4f}" for end in ends]
+            split = "test" if pair % 4 == 3 else "val" if pair % 4 == 2 else "train"
+            name = f"{label}-{index:03d}.png"
+            Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / name)
+            writer.writerow([name, label, split, f"{label}-{pair}", *box])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lesion_data(tmp_path_factory) -> Path:
+    """The image folder of a synthetic task whose lesions have boxes."""
+    return make_lesions(tmp_path_factory.mktemp("lesions") / "discs")
+
+
+@pytest.fixture(scope="session")
+def lesion_bundle_folder(lesion_data, tiny_backbone, tmp_path_factory) -> Path:
+    """A bundle with a localizer and regions on disk, built by the package's own path."""
+    from medssl.bundle.build import build_bundle
+
+    folder = tmp_path_factory.mktemp("lesion-bundle") / "discs"
+    build_bundle(lesion_data, "discs", tiny_backbone, folder, seed=0, progress=False, regions=True, **UNCHOSEN)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lesion_bundle(lesion_bundle_folder):
+    """That bundle, loaded from disk."""
+    from medssl.bundle.bundle import Bundle
+
+    return Bundle.load(lesion_bundle_folder)
 
 
 @pytest.fixture(scope="session")
@@ -119,9 +190,9 @@ def tiny_bundles(tiny_bundle_folders) -> dict:
 
 
 class App:
-    """A running `python app.py` in a process of its own."""
+    """A running `python app.py` in a process of its own; `fresh` is one that has imported nothing, as a user's."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, fresh: bool = False) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -131,17 +202,21 @@ class App:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MEDSSL_", "GRADIO_TEMP"))}
         environment = dict(kept, GRADIO_ANALYTICS_ENABLED="False", TMPDIR=str(self.cache))
         with open(log, "w", encoding="utf-8") as output:
-            command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), *arguments]
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
+            command = [str(ROOT / "app.py"), "--port", str(port), *arguments]
+            given = {"stdout": output, "stderr": output, "env": environment, "cwd": ROOT}
+            self.process = (
+                subprocess.Popen([sys.executable, *command], **given) if fresh else warm.start(command, **given)
+            )
 
     def wait(self) -> App:
         """Until the page answers. Raises RuntimeError with the log when it does not."""
         end = time.monotonic() + STARTED_WITHIN
         while time.monotonic() < end and self.process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(self.url.rsplit(":", 1)[1]))) == 0:
-                    return self
-            time.sleep(0.2)
+            try:
+                urllib.request.urlopen(self.url, timeout=20).close()
+                return self
+            except OSError:  # nobody there yet, or 503: still loading
+                time.sleep(0.2)
         self.close()
         raise RuntimeError(f"The app did not start:\n{self.log.read_text('utf-8')}")
 

@@ -15,6 +15,7 @@ ORDER = [
     {"audit", "library", "heads", "pretrain"},
     {"explain"},
     {"bundle"},
+    {"report"},
     {"study", "demo"},
     {"web"},
     {"cli"},

@@ -35,6 +35,8 @@ def place(tmp_path_factory, shapes_image, tiny_bundle_folders) -> Path:
     shutil.copy(shapes_image, folder / "image.png")
     (folder / "more_scans").mkdir()
     shutil.copy(folder / "scan.dcm", folder / "more_scans" / "second.dcm")
+    for number in (1, 2):
+        shutil.copy(folder / "scan.dcm", folder / f"slice-{number}.dcm")
     shutil.copytree(tiny_bundle_folders["shapes"], folder / "bundles" / "my_task")
     (folder / "scripts").symlink_to(ROOT / "scripts")
     return folder
@@ -80,15 +82,31 @@ def test_gradio_client(run, expected):
     assert json.loads(said.splitlines()[-1])["prediction"] == expected
 
 
+def test_many_files_in_one_call(run, expected):
+    client, many = snippets("Use from a script")[1:3]
+    setup = "\n".join(line for line in client.splitlines() if not line.startswith(("client.predict", "cases =")))
+    *before, _, together, each, report = many.strip().splitlines()
+    calls = ", ".join(line.split("  #")[0] for line in (together, each, report))
+    said = run("\n".join([setup, *before, f"import json; print(json.dumps([{calls}]))"]), *PYTHON)
+    group, answers, made = json.loads(said.splitlines()[-1])
+    assert [one["prediction"] for one in answers] == [group["prediction"]]
+    assert group["prediction"]["label"] == expected["label"] and group["images"] == 2 and Path(made["html"]).is_file()
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
 def test_curl(run, expected):
-    lines = run(snippets("Use from a script")[2], *SHELL).splitlines()
+    lines = run(snippets("Use from a script")[3], *SHELL).splitlines()
     (answer,) = json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))
-    assert answer == {"task": "shapes", **expected}
+    assert answer == {"task": "shapes", "frame": 0, "frames": 1, **expected}
 
 
 def test_mcp(run, expected):
-    assert ast.literal_eval(run(snippets("Use from a script")[3], *PYTHON)) == {"task": "shapes", **expected}
+    assert ast.literal_eval(run(snippets("Use from a script")[4], *PYTHON)) == {
+        "task": "shapes",
+        "frame": 0,
+        "frames": 1,
+        **expected,
+    }
 
 
 def test_python(run, place, expected):

@@ -24,6 +24,8 @@ NEAREST_0 = 1e-6  # cosine distance that float32 cannot tell from 0
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 RESAMPLES = 1000
 
+AlikePair = tuple[int, int, float]  # row, other row, cosine
+
 
 @dataclass(frozen=True)
 class Neighbors:
@@ -94,9 +96,7 @@ def cosine_threshold(nearest: np.ndarray) -> float | None:
     return float(1 - distance) if distance > NEAREST_0 else None
 
 
-def alike_pairs(
-    vectors: np.ndarray, groups: np.ndarray, splits: np.ndarray, threshold: float
-) -> list[tuple[int, int, float]]:
+def alike_pairs(vectors: np.ndarray, groups: np.ndarray, splits: np.ndarray, threshold: float) -> list[AlikePair]:
     """(row, later row, cosine) of at least the threshold, in different groups or different splits."""
     found = []
     for rows, cosines in cosine_blocks(vectors, vectors):
@@ -130,7 +130,7 @@ def nearest_case(vectors: np.ndarray, queries: np.ndarray, cases: np.ndarray) ->
 
 def same_group_share(
     vectors: np.ndarray, groups: np.ndarray, splits: np.ndarray, seed: int
-) -> tuple[dict | None, list[tuple[int, int, float]]]:
+) -> tuple[dict | None, list[AlikePair]]:
     """The share of test images whose nearest train case is of their own group, with interval, and those pairs.
 
     None where test or train is empty.
@@ -147,57 +147,73 @@ def same_group_share(
     return share, list(pairs)
 
 
-def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbors, list[Finding]]:
-    """What the embeddings of an embedded data set say, and the findings. Deterministic for a seed. Raises DataError."""
-    vectors = vectors_of(dataset)
-    labels, splits, groups, files = (
-        np.asarray(dataset[column][:]) for column in ("label", "split", "group_id", "file_name")
-    )
-    _, groups = np.unique(groups, return_inverse=True)
-    nearest = nearest_elsewhere(vectors, groups)
-    threshold = cosine_threshold(nearest)
-    alike = [] if threshold is None else alike_pairs(vectors, groups, splits, threshold)
-    leaks = [pair for pair in alike if splits[pair[0]] != splits[pair[1]]]
-    given, shared = same_group_share(vectors, groups, splits, seed)
-    by_image, _ = same_group_share(vectors, groups, image_level_split(labels, splits, seed), seed)
-    known = nearest[np.isfinite(nearest)]
-    usual = float(np.median(known)) if len(known) else None
-    found = Neighbors(len(dataset), threshold, usual, len(alike), len(leaks), given, by_image)
+@dataclass(frozen=True)
+class Alike:
+    """The pairs (row, other row, cosine) of a data set that its embeddings tell of."""
 
-    def told(kind: str, severity: str, rows: list[tuple[int, int, float]], text: str) -> Finding:
-        named = [f"{place(one)} = {place(two)}" for one, two, _ in sorted(rows, key=lambda pair: -pair[2])]
-        pairs = [Pair([one, two], [str(files[one]), str(files[two])], cosine, EMBEDDINGS) for one, two, cosine in rows]
-        return finding(kind, severity, named, text, pairs)
+    everywhere: list[AlikePair]
+    across_splits: list[AlikePair]
+    same_group: list[AlikePair]
 
-    def place(row: int) -> str:
-        return f"{files[row]} ({splits[row] or 'none'})"
 
+def pair_finding(dataset: Dataset, kind: str, severity: str, pairs: list[AlikePair], text: str) -> Finding:
+    """A finding that names pairs of files with their splits, most alike first."""
+    splits, files = dataset["split"][:], dataset["file_name"][:]
+    names = [f"{file} ({split or 'none'})" for file, split in zip(files, splits, strict=True)]
+    named = [f"{names[one]} = {names[other]}" for one, other, _ in sorted(pairs, key=lambda pair: -pair[2])]
+    shown = [Pair([one, other], [files[one], files[other]], cosine, EMBEDDINGS) for one, other, cosine in pairs]
+    return finding(kind, severity, named, text, shown)
+
+
+def neighbor_findings(dataset: Dataset, neighbors: Neighbors, alike: Alike) -> list[Finding]:
+    """What of it a reader should look at."""
     findings = []
-    if alike:
+    if alike.everywhere:
         text = (
-            f"{number(alike, 'pair')} of images of different groups or splits are alike to the backbone: cosine at "
-            f"least {threshold:.4f}, where the nearest of another group is usually at {usual:.4f}. Look at them."
+            f"{number(alike.everywhere, 'pair')} of images of different groups or splits are alike to the backbone: "
+            f"cosine at least {neighbors.cosine_threshold:.4f}, where the nearest of another group is usually at "
+            f"{neighbors.usual_cosine:.4f}. Look at them."
         )
-        findings.append(told("alike in embedding", INFO, alike, text))
-    if leaks:
+        findings.append(pair_finding(dataset, "alike in embedding", INFO, alike.everywhere, text))
+    if alike.across_splits:
         text = (
-            f"{number(leaks, 'pair')} of images in different splits are alike to the backbone (cosine at least "
-            f"{threshold:.4f}): copies or slices of one patient, unless a look shows two; test figures may be too good."
+            f"{number(alike.across_splits, 'pair')} of images in different splits are alike to the backbone (cosine "
+            f"at least {neighbors.cosine_threshold:.4f}): copies or slices of one patient, unless a look shows two; "
+            "test figures may be too good."
         )
-        findings.append(told("alike in embedding across splits", WARNING, leaks, text))
-    if given and shared:
+        kind = "alike in embedding across splits"
+        findings.append(pair_finding(dataset, kind, WARNING, alike.across_splits, text))
+    if neighbors.same_group and alike.same_group:
         text = (
-            f"For {given['value']:.1%} of the test images the nearest training case is of their own group: a leak, "
-            "classifier and search are measured on images that they know."
+            f"For {neighbors.same_group['value']:.1%} of the test images the nearest training case is of their own "
+            "group: a leak, classifier and search are measured on images that they know."
         )
-        findings.append(told("same group retrieved", ERROR, shared, text))
+        findings.append(pair_finding(dataset, "same group retrieved", ERROR, alike.same_group, text))
+    by_image = neighbors.same_group_image_level
     if by_image and by_image["value"] > 0:
         text = (
             f"Were images split at random, heedless of groups, the nearest training case of {by_image['value']:.1%} "
             f"[{by_image['low']:.1%}, {by_image['high']:.1%}] of the test images would be of their own group."
         )
         findings.append(Finding("image-level split would leak", INFO, 1, text))
-    return found, findings
+    return findings
+
+
+def examine(dataset: Dataset, seed: int = 0) -> tuple[Neighbors, list[Finding]]:
+    """What the embeddings of an embedded data set say, and the findings. Deterministic for a seed. Raises DataError."""
+    vectors = vectors_of(dataset)
+    labels, splits, groups = (np.asarray(dataset[column][:]) for column in ("label", "split", "group_id"))
+    _, groups = np.unique(groups, return_inverse=True)
+    nearest = nearest_elsewhere(vectors, groups)
+    threshold = cosine_threshold(nearest)
+    pairs = [] if threshold is None else alike_pairs(vectors, groups, splits, threshold)
+    across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
+    share, same_group = same_group_share(vectors, groups, splits, seed)
+    by_image, _ = same_group_share(vectors, groups, image_level_split(labels, splits, seed), seed)
+    known = nearest[np.isfinite(nearest)]
+    usual = float(np.median(known)) if len(known) else None
+    neighbors = Neighbors(len(dataset), threshold, usual, len(pairs), len(across), share, by_image)
+    return neighbors, neighbor_findings(dataset, neighbors, Alike(pairs, across, same_group))
 
 
 def check_neighbors(subject: Subject) -> Outcome:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from medssl.backbones.backbone import shared_backbone as shared_backbone
     from medssl.backbones.embedder import Embedder as Embedder
     from medssl.backbones.embeddings import embed as embed
-    from medssl.backbones.encoding import POOLINGS as POOLINGS
     from medssl.backbones.encoding import Encoding as Encoding
+    from medssl.backbones.reading import POOLINGS as POOLINGS
+    from medssl.backbones.reading import Reading as Reading
     from medssl.backbones.registry import BACKBONES as BACKBONES
     from medssl.backbones.registry import BackboneSpec as BackboneSpec
 
@@ -22,7 +23,8 @@ _PLACES = {
     "BackboneSpec": "medssl.backbones.registry",
     "Embedder": "medssl.backbones.embedder",
     "Encoding": "medssl.backbones.encoding",
-    "POOLINGS": "medssl.backbones.encoding",
+    "POOLINGS": "medssl.backbones.reading",
+    "Reading": "medssl.backbones.reading",
     "embed": "medssl.backbones.embeddings",
     "shared_backbone": "medssl.backbones.backbone",
 }

@@ -7,7 +7,7 @@ import inspect
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,9 +20,12 @@ from safetensors import SafetensorError
 from transformers import AutoModel
 
 from medssl.backbones import cpu as attention
+from medssl.backbones.blocks import block_norms, blocks, captured, first_token_only, norm_between
 from medssl.backbones.checkpoint import check_checkpoint, first_line, folder_revision, quiet_loading
-from medssl.backbones.encoding import Encoding, check_pooling
+from medssl.backbones.cls_cut import ClsCut, same
+from medssl.backbones.encoding import Encoding
 from medssl.backbones.processor import default_preprocess
+from medssl.backbones.reading import Reading, resolve_reading
 from medssl.backbones.registry import BACKBONES
 from medssl.errors import BackboneError, BundleError
 from medssl.hub.pull import pull_checkpoint
@@ -62,6 +65,7 @@ class Backbone:
         self, model: torch.nn.Module, id: str, revision: str, preprocess: Preprocess, precision: str = "auto"
     ) -> None:
         self.id, self.revision, self.preprocess = id, revision, preprocess
+        self.folder: Path | None = None  # where its checkpoint lies
         # A ZeroGPU Space says that there is a GPU, and has one only inside its forks.
         self.device = torch.device("cuda" if torch.cuda.is_available() and not on_zero_gpu() else "cpu")
         if self.device.type == "cpu":
@@ -73,6 +77,8 @@ class Backbone:
         self.precision = precision
         self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
         self.layers: tuple[int, ...] = ()
+        self.read_blocks: tuple[int, ...] = ()
+        self._cls_cuts: dict[torch.nn.Module, ClsCut | None] = {}
         self._lock = threading.Lock()
         self._parameters = inspect.signature(model.forward).parameters
         self._probe()
@@ -119,7 +125,7 @@ class Backbone:
                 "it would encode with random numbers. Give a complete checkpoint."
             )
         try:
-            return cls(
+            backbone = cls(
                 model,
                 id=(spec.name if spec else str(folder.resolve())) if local else source,
                 revision=folder_revision(folder) if local else checkpoint.name,
@@ -128,6 +134,8 @@ class Backbone:
             )
         except CANNOT_LOAD as error:
             raise BackboneError(f"Backbone {source!r} cannot encode a blank image: {first_line(error)}") from error
+        backbone.folder = Path(checkpoint)
+        return backbone
 
     def _probe(self) -> None:
         """Learn from one forward of a blank image where the patch tokens are."""
@@ -178,10 +186,32 @@ class Backbone:
                 f"Backbone {self.id!r} has no block {', '.join(map(str, wanted))} to read patches of. Allowed: "
                 + (f"1 to {depth}, or None for the final patches." if depth else "None, the final patches.")
             )
+        return self._view(layers=wanted)
+
+    def pooled(self, pooling: str | Reading) -> Backbone:
+        """This backbone, with what a reading needs of its blocks in every Encoding; weights are shared.
+
+        Raises BackboneError for a reading that it does not have.
+        """
+        reading = self.check_reading(pooling)
+        return self if reading.blocks == self.read_blocks else self._view(read_blocks=reading.blocks)
+
+    def _view(self, **changes: tuple[int, ...]) -> Backbone:
+        """A copy over the same weights that encodes other blocks too."""
         _ = self._low_precision_model  # made before the copy, so that both share it
         view = copy.copy(self)
-        view.layers = wanted
+        vars(view).update(changes)
         return view
+
+    def check_reading(self, pooling: str | Reading) -> Reading:
+        """The reading of a text form. Raises BackboneError where this backbone lacks one of its parts."""
+        reading = Reading.parse(pooling) if isinstance(pooling, str) else pooling
+        reading.check(self.has_cls, self.depth if reading.blocks else None)
+        return reading
+
+    def resolve_reading(self, text: str) -> Reading:
+        """The reading that a text form or a name such as "cls-last4" means here. Raises BackboneError."""
+        return resolve_reading(text, self.has_cls, self.depth)
 
     def to(self, device: str) -> None:
         """Move the weights to a device."""
@@ -190,11 +220,11 @@ class Backbone:
             self.model.to(self.device)
             for made_there in ("_low_precision_model", "_last_mlp_norm"):
                 self.__dict__.pop(made_there, None)
+            self._cls_cuts = {}
 
-    def embedding_dim(self, pooling: str) -> int:
+    def embedding_dim(self, pooling: str | Reading) -> int:
         """The width of a pooled embedding."""
-        check_pooling(pooling, self.has_cls)
-        return self.dimension * len(pooling.split("+"))
+        return self.dimension * len(self.check_reading(pooling).parts)
 
     def batch_size(self, preprocess: Preprocess) -> int:
         """How many images one forward takes for the best throughput on this device."""
@@ -232,11 +262,14 @@ class Backbone:
             extra["noise"] = torch.arange(tokens, device=self.device).expand(len(pixels), -1)
         return model(pixel_values=pixels.to(self.device, model.dtype), **extra).last_hidden_state
 
-    def forward(self, pixels: torch.Tensor, maps: bool = False, low_precision: bool = False) -> Encoding:
+    def forward(
+        self, pixels: torch.Tensor, maps: bool = False, low_precision: bool = False, cls_only: bool = False
+    ) -> Encoding:
         """Encode normalised pixels `[B, 3, H, W]` in one forward; gradients flow unless the caller turns them off.
 
-        `low_precision` computes in low precision (without `maps`). Raises BackboneError when height or width is no
-        multiple of the patch size.
+        `low_precision` computes in low precision (without `maps`). `cls_only` may leave out (without `maps`, where the
+        model allows it) what the last block does for other tokens than CLS; the patches are then NaN. Raises
+        BackboneError when height or width is no multiple of the patch size.
         """
         height, width = pixels.shape[-2:]
         if self.stride and (height % self.stride or width % self.stride):
@@ -245,16 +278,49 @@ class Backbone:
             )
         model = self._low_precision_model if low_precision and not maps else self.model
         kept: dict[int, list[torch.Tensor]] = {}
+        cut = self._cls_cut(model) if cls_only and not maps and not self.read_blocks else None
         with ExitStack() as stack:
+            if cut:
+                stack.enter_context(cut.applied())
             if maps and self.map_layer is not None:
                 kept[0] = stack.enter_context(captured(self.map_layer))
-            for layer in self.layers:
-                kept[layer] = stack.enter_context(captured(blocks(model)[layer - 1]))
+            for block in {*self.layers, *self.read_blocks}:
+                kept[block] = stack.enter_context(captured(blocks(model)[block - 1]))
             hidden = self._hidden(pixels, model).float()
-        grids = {layer: self._grid(outputs[-1].float(), height, width) for layer, outputs in kept.items()}
         encoding = self._split(hidden, height, width)
-        maps_found = grids.pop(0, encoding.patches) if maps else None
-        return replace(encoding, maps=maps_found, layers=grids)
+        if cut:
+            encoding = replace(encoding, patches=torch.full_like(encoding.patches, torch.nan))
+        found = encoding.patches
+        if 0 in kept:
+            found = self._grid(kept[0][-1].float(), height, width)
+        norm = model.get_submodule(self._final_norm) if self.read_blocks and self._final_norm else torch.nn.Identity()
+        normed = {block: norm(kept[block][-1]).float() for block in self.read_blocks}
+        return replace(
+            encoding,
+            maps=found if maps else None,
+            layers={layer: self._grid(kept[layer][-1].float(), height, width) for layer in self.layers},
+            block_cls={block: tokens[:, 0] for block, tokens in normed.items()},
+            block_means={block: tokens[:, self.prefix :].mean(dim=1) for block, tokens in normed.items()},
+        )
+
+    @cached_property
+    def depth(self) -> int:
+        """How many blocks a reading can read; 0 for a model without CLS, or whose final norm is not found."""
+        return len(blocks(self.model)) if self._final_norm is not None else 0
+
+    @cached_property
+    def _final_norm(self) -> str | None:
+        """The name of the norm between the last block and the final tokens, "" where there is none between them.
+
+        None where it is neither, and for a model without CLS. Proved on noise, not assumed.
+        """
+        if not self.has_cls:
+            return None
+        height, width = self.preprocess.size
+        noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode(), captured(blocks(self.model)[-1]) as kept:
+            final = self._hidden(noise)
+            return norm_between(self.model, kept[-1], final)
 
     def _split(self, hidden: torch.Tensor, height: int, width: int) -> Encoding:
         """The last hidden state as CLS token and patch grid."""
@@ -282,10 +348,34 @@ class Backbone:
     @torch.inference_mode()
     def embed(self, pixels: torch.Tensor, pooling: str) -> np.ndarray:
         """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in low precision."""
+        reading = self.check_reading(pooling)
+        if reading.blocks:
+            with self._lock:
+                return self.pooled(reading).forward(pixels, low_precision=True).pool(reading).cpu().numpy()
         layer = self._last_mlp_norm if pooling == "cls" else None
         with self._lock, first_token_only(layer):
             hidden = self._hidden(pixels, self._low_precision_model).float()
         return self._split(hidden, *pixels.shape[-2:]).pool(pooling).cpu().numpy()
+
+    def _cls_cut(self, model: torch.nn.Module) -> ClsCut | None:
+        """How a model's last block can be cut to CLS; None where it cannot. Proved on noise, not assumed."""
+        if not self.has_cls:
+            return None
+        if model not in self._cls_cuts:
+            found = ClsCut.of(blocks(model)[-1], block_norms(model))
+            self._cls_cuts[model] = found if found and self._keeps_cls(found, model) else None
+        return self._cls_cuts[model]
+
+    @torch.inference_mode()
+    def _keeps_cls(self, cut: ClsCut, model: torch.nn.Module) -> bool:
+        """Whether CLS of noise is the same with a cut."""
+        noise = torch.randn(2, 3, *self.preprocess.size, generator=torch.Generator().manual_seed(0))
+        whole = self._hidden(noise, model)[:, 0].float()
+        try:
+            with cut.applied():
+                return same(whole, self._hidden(noise, model)[:, 0].float(), model.dtype)
+        except (RuntimeError, ValueError, IndexError):
+            return False
 
     @cached_property
     def _last_mlp_norm(self) -> torch.nn.Module | None:
@@ -313,58 +403,6 @@ class Backbone:
     def describe(self) -> dict:
         """What identifies this backbone, in plain JSON types."""
         return {"id": self.id, "revision": self.revision, "dimension": self.dimension}
-
-
-@contextmanager
-def captured(layer: torch.nn.Module):  # noqa: ANN201
-    """Collect a layer's outputs in this thread while inside; the hook is gone afterwards, also after an error."""
-    kept: list[torch.Tensor] = []
-    owner = threading.get_ident()
-
-    def keep(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor | tuple) -> None:
-        if threading.get_ident() == owner:
-            kept.append(output[0] if isinstance(output, tuple) else output)
-
-    handle = layer.register_forward_hook(keep)
-    try:
-        yield kept
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def first_token_only(layer: torch.nn.Module | None):  # noqa: ANN201
-    """Cut a layer's output `[B, N, D]` to its first token in this thread while inside; nothing is done for None."""
-    if layer is None:
-        yield
-        return
-    owner = threading.get_ident()
-    handle = layer.register_forward_hook(
-        lambda _module, _inputs, output: output[:, :1] if threading.get_ident() == owner else None
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def layer_norms(block: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layer norms inside a block, in order."""
-    return [m for m in block.modules() if isinstance(m, torch.nn.LayerNorm) or type(m).__name__.endswith("RMSNorm")]
-
-
-def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """The transformer blocks, in order. Raises BackboneError when there are none with a layer norm."""
-    depth = getattr(model.config, "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth and layer_norms(module[-1]):
-            return module
-    raise BackboneError(f"No layer norm found in the last of {depth} blocks of {type(model).__name__}.")
-
-
-def block_norms(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layer norms inside the last transformer block, in order. Raises BackboneError when there is none."""
-    return layer_norms(blocks(model)[-1])
 
 
 _loading = threading.Lock()

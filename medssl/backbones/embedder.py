@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from medssl.backbones.backbone import Backbone
-from medssl.backbones.embeddings import embed, fingerprint
+from medssl.backbones.embeddings import embed, embedding_vectors, fingerprint
 from medssl.backbones.encoding import Encoding
 from medssl.backbones.frames import Frames
 from medssl.backbones.patch_tokens import Layer, patch_tokens
@@ -70,6 +70,16 @@ class Embedder:
     ) -> Dataset:
         """The data set with a column `embedding`, cached and resumable; see `embeddings.embed`. Raises ImageError."""
         return embed(dataset, self.backbone, self.preprocess, self.pooling, cache_dir, progress, frames)
+
+    def vectors(
+        self,
+        dataset: Dataset,
+        cache_dir: str | Path | None = None,
+        progress: bool = True,
+        frames: Frames | None = None,
+    ) -> np.ndarray:
+        """Embeddings `[N, D]` float32, cached and resumable; see `embeddings.embedding_vectors`. Raises ImageError."""
+        return embedding_vectors(dataset, self.backbone, self.preprocess, self.pooling, cache_dir, progress, frames)
 
     def embed_pixels(self, pixels: torch.Tensor) -> np.ndarray:
         """Embeddings `[B, D]` float32 of normalised pixels `[B, 3, h, w]`, computed in low precision."""

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,12 @@ from medssl.backbones.backbone import Backbone
 from medssl.backbones.frames import DecodedFrames, Frames, SelectedFrames, pixel_batches
 from medssl.files import written_whole
 from medssl.images.preprocess import Preprocess
+from medssl.runtime import default_cache
 
 PART_IMAGES = 512  # a part is written whole, so a kill costs at most this many images
 EMBEDDING_VERSION = 2
 DIGEST_BYTES = 32
 log = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """MEDSSL_CACHE, or medssl's folder in the user's cache."""
-    return Path(os.environ.get("MEDSSL_CACHE") or Path.home() / ".cache" / "medssl")
 
 
 def record_key(record: dict) -> str:
@@ -74,14 +69,29 @@ def embed(
     progress: bool = True,
     frames: Frames | None = None,
 ) -> Dataset:
-    """The data set with a column `embedding` (fixed-size float32 list).
+    """The data set with a column `embedding` (fixed-size float32 list); see `embedding_vectors`. Raises ImageError."""
+    preprocess = preprocess or backbone.preprocess
+    pooling = pooling or backbone.default_pooling
+    return with_embeddings(
+        dataset, embedding_vectors(dataset, backbone, preprocess, pooling, cache_dir, progress, frames)
+    )
+
+
+def embedding_vectors(
+    dataset: Dataset,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    pooling: str,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+    frames: Frames | None = None,
+) -> np.ndarray:
+    """Embeddings `[N, D]` float32 of a data set's images.
 
     `frames` are its images in the model's frame where they are at hand; else the files are decoded. Parts of 512
     images are cached under a fingerprint of everything that decides the result; a killed run goes on where it was.
     Raises ImageError for a file that cannot be read: run the audit and leave such files out first.
     """
-    preprocess = preprocess or backbone.preprocess
-    pooling = pooling or backbone.default_pooling
     dimension = backbone.embedding_dim(pooling)
     folder = Path(cache_dir or default_cache()) / "embeddings" / fingerprint(dataset, backbone, preprocess, pooling)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +110,7 @@ def embed(
                 SelectedFrames(frames, np.arange(start, stop)), backbone, preprocess, pooling, bar
             )
             write_part(part, vectors[start:stop])
-    return with_embeddings(dataset, vectors)
+    return vectors
 
 
 def write_part(path: Path, vectors: np.ndarray) -> None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from medssl.backbones.reading import CLS, MEAN, Reading
 from medssl.errors import BackboneError
-
-POOLINGS = ("cls", "mean", "cls+mean")
 
 
 @dataclass(frozen=True)
@@ -17,29 +16,56 @@ class Encoding:
 
     `cls [B, D]` (None for a model without such a token), `patches [B, h, w, D]` (CLS, distillation and register tokens
     excluded), and `maps [B, h, w, C]`: the last block's first layer norm, or the final feature map (what ViT-CX masks
-    are made of; None unless asked for). `layers` holds the patches of the blocks a `Backbone.reading` was asked for.
+    are made of; None unless asked for). `layers` holds the patches of the blocks a `Backbone.reading` was asked for,
+    `block_cls [B, D]` and `block_means [B, D]` CLS and patch mean, after the final norm, of those that a
+    `Backbone.pooled` reads.
     """
 
     cls: torch.Tensor | None
     patches: torch.Tensor
     maps: torch.Tensor | None = None
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
+    block_cls: dict[int, torch.Tensor] = field(default_factory=dict)
+    block_means: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def cpu(self) -> Encoding:
         """The same on the CPU."""
         cls, maps = (None if part is None else part.cpu() for part in (self.cls, self.maps))
-        return Encoding(cls, self.patches.cpu(), maps, {layer: part.cpu() for layer, part in self.layers.items()})
+        layers, block_cls, block_means = (
+            {block: part.cpu() for block, part in parts.items()}
+            for parts in (self.layers, self.block_cls, self.block_means)
+        )
+        return Encoding(cls, self.patches.cpu(), maps, layers, block_cls, block_means)
 
-    def pool(self, pooling: str) -> torch.Tensor:
-        """The embeddings `[B, D]` (`[B, 2D]` for "cls+mean"). Raises BackboneError for a pooling that cannot be."""
-        check_pooling(pooling, self.cls is not None)
-        parts = {"cls": self.cls, "mean": self.patches.mean(dim=(1, 2))}
-        return torch.cat([parts[name] for name in pooling.split("+")], dim=-1)
+    def single(self, index: int) -> Encoding:
+        """What is said of one image, as an encoding of its own that keeps none of the others in memory."""
 
+        def one(part: torch.Tensor) -> torch.Tensor:
+            return part[index : index + 1].clone()
 
-def check_pooling(pooling: str, has_cls: bool) -> None:
-    """Raises BackboneError unless the pooling is known and the model has what it needs."""
-    if pooling not in POOLINGS:
-        raise BackboneError(f"Unknown pooling {pooling!r}. Allowed: {', '.join(POOLINGS)}.")
-    if "cls" in pooling and not has_cls:
-        raise BackboneError(f"Pooling {pooling!r} needs a CLS token and this backbone has none. Use pooling 'mean'.")
+        cls, maps = (None if part is None else one(part) for part in (self.cls, self.maps))
+        layers, block_cls, block_means = (
+            {block: one(part) for block, part in parts.items()}
+            for parts in (self.layers, self.block_cls, self.block_means)
+        )
+        return Encoding(cls, one(self.patches), maps, layers, block_cls, block_means)
+
+    def pool(self, pooling: str | Reading) -> torch.Tensor:
+        """The embeddings `[B, D]` of a reading; D is the model's width times its parts.
+
+        Raises BackboneError for a reading that this encoding lacks a part of.
+        """
+        reading = Reading.parse(pooling) if isinstance(pooling, str) else pooling
+        reading.check(self.cls is not None)
+        lacking = sorted(set(reading.blocks) - set(self.block_cls))
+        if lacking:
+            raise BackboneError(
+                f"Pooling {reading.pooling!r} reads block {', '.join(map(str, lacking))}, which this encoding does not "
+                f"hold. Encode with backbone.pooled({reading.pooling!r})."
+            )
+        final = {CLS: self.cls, MEAN: self.patches.mean(dim=(1, 2))}
+        parts = []
+        for part in reading.parts:
+            of_block = self.block_cls if part.token == CLS else self.block_means
+            parts.append(final[part.token] if part.block is None else of_block[part.block])
+        return torch.cat(parts, dim=-1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -18,6 +19,7 @@ from medssl.runtime import processors
 
 CHUNK_BATCHES = 8
 SPARE_BYTES = 256 * 2**20
+Item = TypeVar("Item")
 
 
 class Frames(Protocol):
@@ -44,8 +46,8 @@ class DecodedFrames:
 class FrameFile:
     """Frames `[N, h, w, 3]` uint8 on disk, so that one decode serves embedding, patch tokens and classification.
 
-    Written and read by position, not mapped, so that memory does not grow with N. Raises DataError when the disk has no
-    room for them.
+    Written and read by position, not mapped, so that memory does not grow with N; one that was not written is black.
+    Raises DataError when the disk has no room for them.
     """
 
     def __init__(self, path: Path, count: int, preprocess: Preprocess) -> None:
@@ -59,7 +61,8 @@ class FrameFile:
                 f"{free / 1e9:.2f} GB are free. Free some, choose another place (MEDSSL_CACHE or --cache), or a "
                 "smaller input size."
             )
-        path.touch()
+        with path.open("ab") as stream:  # what an earlier run wrote stays
+            stream.truncate(needed)
 
     def __len__(self) -> int:
         return self.count
@@ -75,6 +78,20 @@ class FrameFile:
         with self.path.open("rb") as stream:
             stream.seek(index * self.bytes_each)
             return np.frombuffer(stream.read(self.bytes_each), np.uint8).reshape(self.shape)
+
+
+class HeldFrames:
+    """Frames in memory, uint8 `[N, h, w, 3]`."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def frame(self, index: int) -> np.ndarray:
+        """The frame of that row."""
+        return self.frames[index]
 
 
 class SelectedFrames:
@@ -103,16 +120,27 @@ def pixel_batches(frames: Frames, preprocess: Preprocess, batch_size: int, overl
 
     size = batch_size * CHUNK_BATCHES
     chunks = [range(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]
-    with ThreadPoolExecutor(min(8, processors())) as pool:
-        waiting: list[Future[np.ndarray]] = []
+    with closing(read_ahead(read, chunks, overlap, min(8, processors()))) as ready:
+        for pixels in ready:
+            for start in range(0, len(pixels), batch_size):
+                yield np.stack(pixels[start : start + batch_size])
+
+
+def read_ahead(
+    read: Callable[[int], Item], chunks: Sequence[range], overlap: bool, threads: int
+) -> Generator[list[Item], None, None]:
+    """What `read` gives for the indices of each chunk, by threads; with `overlap` those of the next chunk while the
+    caller works. What nobody waits for any more is not read.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[Item]] = []
         try:
             for number, chunk in enumerate(chunks):
                 waiting = waiting or [pool.submit(read, index) for index in chunk]
-                pixels = [future.result() for future in waiting]
+                ready = [future.result() for future in waiting]
                 following = chunks[number + 1] if overlap and number + 1 < len(chunks) else ()
                 waiting = [pool.submit(read, index) for index in following]
-                for start in range(0, len(pixels), batch_size):
-                    yield np.stack(pixels[start : start + batch_size])
+                yield ready
         finally:
             for future in waiting:
                 future.cancel()

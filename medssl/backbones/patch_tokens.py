@@ -12,11 +12,12 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone
-from medssl.backbones.embeddings import default_cache, fingerprint
+from medssl.backbones.embeddings import fingerprint
 from medssl.backbones.frames import SPARE_BYTES, DecodedFrames, Frames, SelectedFrames, pixel_batches
 from medssl.errors import DataError
 from medssl.files import written_whole
 from medssl.images.preprocess import Preprocess
+from medssl.runtime import default_cache
 
 PART_IMAGES = 64  # how many images a kill costs at most
 PATCH_VERSION = 1

@@ -39,7 +39,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
         BackboneSpec(
-            "medssl-tiny", None, SELF, "DINOv2", 14, 192, 3_685_440, APACHE, 126, folder=SHIPPED / "medssl-tiny"
+            "medssl-tiny", None, SELF, "DINOv2", 14, 192, 3_685_440, APACHE, 196, folder=SHIPPED / "medssl-tiny"
         ),
         BackboneSpec("dinov2-small", "facebook/dinov2-small", SELF, "DINOv2", 14, 384, 22_056_576, APACHE),
         BackboneSpec("dinov2-base", "facebook/dinov2-base", SELF, "DINOv2", 14, 768, 86_580_480, APACHE),

@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+from datasets import Dataset
 from PIL import Image
 
 from medssl.backbones.backbone import Backbone, Encoding
+from medssl.bundle.regions import search_regions
 from medssl.data.tasks import Task
 from medssl.errors import BundleError
 from medssl.explain import Explanation, ViTCX
@@ -20,8 +22,12 @@ from medssl.explain.explainer import Explainer
 from medssl.explain.likeness import Likeness
 from medssl.explain.verification import Verification
 from medssl.heads.head import Head, Prediction
+from medssl.heads.lesion_map import LesionMap
+from medssl.heads.localizer import ANY, Localizer
 from medssl.images.picture import Picture
+from medssl.images.preprocess import Preprocess
 from medssl.library.library import Case, CaseLibrary
+from medssl.library.regions import Box, RegionIndex, RegionMatch
 
 Progress = Callable[[float, str], None]
 # A heatmap of a large picture takes 4 bytes a pixel, so an opened picture keeps the last few only.
@@ -29,19 +35,27 @@ KEPT_EXPLANATIONS = 4
 
 
 class Answering(Protocol):
-    """What an analyzer asks of a bundle. The four methods are all that needs a GPU; `web.zero_gpu` sends them there."""
+    """What an analyzer asks of a bundle. The methods are all that needs a GPU; `web.zero_gpu` sends them there."""
 
     head: Head
     backbone: Backbone
     library: CaseLibrary
+    known: Dataset  # the cases that the library holds
     task: Task
+    localizer: Localizer | None
+    regions: RegionIndex | None
+    name: str
 
     @property
     def explainer_choice(self) -> ExplainerChoice: ...  # noqa: D102
     def make_explainer(self, method: str) -> Explainer: ...  # noqa: D102
     def encode(self, picture: Image.Image) -> Encoding: ...  # noqa: D102
+    def encode_frames(self, frames: np.ndarray) -> Encoding: ...  # noqa: D102
+    def classify_frames(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...  # noqa: D102
     def explain_class(self, picture: Image.Image, target: str, method: str, **settings: Any) -> Explanation: ...  # noqa: ANN401, D102
     def explain_likeness(self, picture: Image.Image, case: Case, method: str, **settings: Any) -> Likeness: ...  # noqa: ANN401, D102
+    def locate(self, picture: Image.Image, target: str) -> LesionMap: ...  # noqa: D102
+    def encode_patches(self, picture: Image.Image, preprocess: Preprocess, layer: int | None) -> np.ndarray: ...  # noqa: D102
     def verify(  # noqa: D102
         self, picture: Image.Image, explanation: Explanation, progress: Progress | None = None
     ) -> Verification: ...
@@ -49,22 +63,26 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is known of one image so far: class, then cases, explanation, verification (None until ready).
+    """What is known of one image so far: class, cases, lesion map, explanation, verification (None until ready).
+
+    There is a lesion map only where the bundle has a localizer.
 
     `explained_by` is one line: which explainer, why, and by how much it beats random maps. Where it was left to the
     build's check (method="auto") and no explainer beats them, there is no explanation, and the line says so. `notes`
-    say what is to be known of how the file was read.
+    say what is to be known of how the file was read. `embedding [D]` is what the library was searched with.
     """
 
     task: str
     image: Image.Image
     prediction: Prediction
     cases: list[Case] | None = None
+    lesion_map: LesionMap | None = None
     explanation: Explanation | None = None
     explained_by: str = ""
     verification: Verification | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict:
         """The analysis in plain JSON types, without pixels."""
@@ -77,12 +95,13 @@ class Analysis:
             "verification": self.verification and self.verification.to_dict(),
             "seconds": self.seconds,
             "notes": list(self.notes),
+            **({"lesion_map": self.lesion_map.to_dict()} if self.lesion_map else {}),
         }
 
 
 def case_dict(case: Case) -> dict:
     """A case in plain JSON types, without its picture and embedding."""
-    return {key: value for key, value in vars(case).items() if key not in ("image", "embedding")}
+    return {key: value for key, value in vars(case).items() if key not in ("image", "embedding", "space")}
 
 
 def silent(_fraction: float, _text: str) -> None:
@@ -101,13 +120,25 @@ class PictureEncodings:
         """Read anything that `read_image` takes; encodings already at hand pass through. Raises ImageError."""
         return source if isinstance(source, cls) else cls(Picture.read(source))
 
+    @staticmethod
+    def key_of(bundle: Answering) -> tuple:
+        """What decides an encoding for a bundle: equal keys, equal encodings."""
+        backbone, head = bundle.backbone, bundle.head
+        return (backbone.id, backbone.revision, head.preprocess, head.layer, head.reading.blocks)
+
+    def holds(self, bundle: Answering) -> bool:
+        """Whether the picture was encoded for that bundle."""
+        return self.key_of(bundle) in self._encodings
+
+    def put(self, bundle: Answering, encoding: Encoding) -> None:
+        """Keep an encoding of the picture, made elsewhere."""
+        self._encodings[self.key_of(bundle)] = encoding
+
     def of(self, bundle: Answering) -> Encoding:
         """The picture's encoding in the frame of that bundle's head."""
-        backbone, head = bundle.backbone, bundle.head
-        key = (backbone.id, backbone.revision, head.preprocess, head.layer)
-        if key not in self._encodings:
-            self._encodings[key] = bundle.encode(self.picture.image)
-        return self._encodings[key]
+        if not self.holds(bundle):
+            self.put(bundle, bundle.encode(self.picture.image))
+        return self._encodings[self.key_of(bundle)]
 
 
 class Analyzer:
@@ -122,6 +153,7 @@ class Analyzer:
         self._cases: list[Case] = []
         self._cases_asked = 0
         self._explanations: dict[tuple[str, str], Explanation] = {}
+        self._lesion_maps: dict[str, LesionMap] = {}
 
     @classmethod
     def open(cls, bundle: Answering, source: Any, exclude_group: str | None = None) -> Analyzer:  # noqa: ANN401
@@ -208,6 +240,33 @@ class Analyzer:
         self.seconds["explain"] = self._explanations[question].seconds
         return self._explanations[question]
 
+    def lesion_map(self, target: str | None = None) -> LesionMap:
+        """Where the bundle's localizer sees a lesion, of one class or (default) of any; see `LesionMap`.
+
+        Another question than `explanation`: not what moved the answer. Raises BundleError where there is no localizer,
+        or for a class whose lesions it does not know.
+        """
+        target = target or ANY
+        if target not in self._lesion_maps:
+            while len(self._lesion_maps) >= KEPT_EXPLANATIONS:
+                self._lesion_maps.pop(next(iter(self._lesion_maps)))
+            self._lesion_maps[target] = self.bundle.locate(self.picture.image, target)
+        self.seconds["locate"] = self._lesion_maps[target].seconds
+        return self._lesion_maps[target]
+
+    def regions(self, box: Box | None = None, top_k: int = 6) -> list[RegionMatch]:
+        """The cases that have a region most like one of the picture, best first, each with that region.
+
+        `box` is (left, top, right, bottom) in fractions of width and height; None takes that of the lesion map. Raises
+        BundleError where the bundle holds no regions (or no localizer), LibraryError for a box that cannot be.
+        """
+        started = time.perf_counter()
+        excluded = self.bundle.library.excluded_rows(self.exclude_group, self.picture.id)
+        box = box or self.lesion_map().box
+        found = search_regions(self.bundle, self.picture.image, box, top_k, excluded)
+        self.seconds["regions"] = time.perf_counter() - started
+        return found
+
     def verification(self, explanation: Explanation, progress: Progress | None = None) -> Verification:
         """Delete and insert the picture's pixels in the order of an explanation of a class, beside random maps.
 
@@ -245,6 +304,8 @@ class Analyzer:
     ) -> Iterator[Analysis]:
         """Yield the growing answer: class, then cases, then explanation, then (with `verify`) its verification.
 
+        Before an explanation comes the lesion map, where the bundle has a localizer.
+
         `method` is an explainer's name, or "auto"; see Analysis for where no explainer beats random maps.
         """
         self.check_question(target, method)
@@ -256,6 +317,7 @@ class Analyzer:
             self.prediction,
             seconds=dict(self.seconds),
             notes=self.picture.notes,
+            embedding=self.embedding,
         )
         yield analysis
         tell(0.2, "Searching similar cases")
@@ -263,6 +325,10 @@ class Analyzer:
         yield analysis
         if not explain:
             return
+        if self.bundle.localizer is not None:
+            tell(0.25, "Looking for lesions")
+            analysis = replace(analysis, lesion_map=self.lesion_map(), seconds=dict(self.seconds))
+            yield analysis
         choice = self.bundle.explainer_choice
         analysis = replace(analysis, explained_by=choice.line(method))
         if choice.resolve(method) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from medssl.errors import BundleError
-from medssl.files import written_whole
+from medssl.files import digest_of, written_whole
 from medssl.hub.pull import MANIFEST_FILE
 from medssl.shapes import check_shape, read_json
 
@@ -26,17 +25,6 @@ class Manifest(TypedDict):
 
 
 SHAPE = TypeAdapter(Manifest)
-
-
-def digest_of(content: Path | bytes) -> str:
-    """The SHA-256 of a file or of bytes."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256()
-    with content.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def manifest_of(files: Mapping[str, Path | bytes]) -> str:

@@ -12,14 +12,15 @@ from tqdm.auto import tqdm
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.frames import DecodedFrames, Frames, pixel_batches
 from medssl.bundle.bundle import Bundle
+from medssl.bundle.group_rule import group_metrics
 from medssl.data.labelled import Labelled
 from medssl.errors import BundleError
 from medssl.heads.calibration import nearest_similarity
 from medssl.heads.head import ClassificationHead, Head
+from medssl.library.fit_space import space_figures
 from medssl.library.library import embedding_matrix
 from medssl.metrics.classification import classification_metrics
 from medssl.metrics.metric import flagged_share
-from medssl.metrics.retrieval import retrieval_metrics
 
 
 def part_of(dataset: Dataset, split: str | None = None) -> Labelled:
@@ -98,8 +99,10 @@ def measure(
 ) -> dict:
     """All figures of a bundle on labelled queries, each with a 95 % bootstrap interval over groups.
 
-    `others` are images of other tasks (labels unused), to see how many are flagged unfamiliar. `probabilities [N, C]`
-    of the queries come from `image_probabilities`; a linear head needs none. Raises BundleError when they do not fit.
+    `others` are images of other tasks (labels unused), to see how many are flagged unfamiliar. `retrieval` is in the
+    space that the bundle compares cases in, `retrieval_plain` beside it in the plain one. `probabilities [N, C]` of the
+    queries come from `image_probabilities`; a linear head needs none. `group_level` counts groups where all else counts
+    images. Raises BundleError when they do not fit.
     """
     head, cases = bundle.head, part_of(bundle.cases, "train")
     probabilities = query_probabilities(head, queries, probabilities)
@@ -117,15 +120,15 @@ def measure(
             n_bootstrap=n_bootstrap,
             seed=seed,
         ),
-        "retrieval": retrieval_metrics(
-            queries.embeddings,
-            queries.labels,
-            queries.groups,
-            cases.embeddings,
-            cases.labels,
-            cases.groups,
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-        ),
+        "retrieval": space_figures(bundle.space, queries, cases, n_bootstrap, seed),
+        **({} if bundle.space is None else {"retrieval_plain": space_figures(None, queries, cases, n_bootstrap, seed)}),
         "unfamiliar": unfamiliar_shares(head, cases, queries, others or {}, n_bootstrap, seed),
+        "group_level": group_metrics(
+            bundle.group_rule,
+            probabilities.numpy().astype(np.float64),
+            queries,
+            head.labels,
+            n_bootstrap,
+            seed,
+        ),
     }

@@ -18,16 +18,18 @@ from medssl.bundle.cases import cases_fingerprint, split_cases
 from medssl.bundle.manifest import MANIFEST_FILE, manifest_of
 from medssl.bundle.repos import BundleRepos, backbone_folder, backbone_repo, plan_repos
 from medssl.errors import BundleError
-from medssl.heads.head import Head
 from medssl.hub.card_signature import MARK, is_edited, sign
-from medssl.hub.licenses import UNKNOWN, license_fields
+from medssl.hub.licenses import UNKNOWN, license_fields, license_of
 from medssl.hub.pull import (
     CARD_FILE,
     CONFIG_FILE,
     DATASET,
+    LOCALIZER_FILES,
     METRICS_FILE,
     MODEL,
     PUBLISHED,
+    REGION_FILES,
+    SPACE_FILE,
     WEIGHTS_FILE,
     hub_errors,
     published_part,
@@ -35,12 +37,19 @@ from medssl.hub.pull import (
 from medssl.hub.push import Publisher, Upload
 from medssl.pretrain.card import plain_backbone_card, pretrained_card
 from medssl.pretrain.facts import FACTS_FILE
+from medssl.pretrain.finetune_card import finetuned_card
+from medssl.pretrain.finetune_facts import TUNING_FILE, read_tuning
 
 if TYPE_CHECKING:
     from medssl.bundle.bundle import Bundle
+    from medssl.heads.localizer import Localizer
+    from medssl.library.regions import RegionIndex
 
 SHARD_SIZE = "500MB"
-BACKBONE_FILES = (CONFIG_FILE, "preprocessor_config.json", FACTS_FILE, "*.safetensors", "*.safetensors.index.json")
+BACKBONE_FILES = (
+    *(CONFIG_FILE, "preprocessor_config.json", FACTS_FILE, TUNING_FILE),
+    *("*.safetensors", "*.safetensors.index.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -127,10 +136,13 @@ def publish_checkpoint(
 
 def backbone_card(folder: Path, repo_id: str, license: str) -> str:
     """The folder's own card, or one made of what is known of the checkpoint. Raises BundleError."""
-    own = folder / CARD_FILE
+    own, tuning = folder / CARD_FILE, read_tuning(folder)
     if own.is_file():
         try:
-            return sign(own.read_text("utf-8"))
+            text = own.read_text("utf-8")
+            if tuning and not is_edited(text):
+                return finetuned_card(tuning, repo_id, license_of(text) if license == UNKNOWN else license)
+            return sign(text)
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"The card {own} cannot be read as text: {error}. Mend or remove it.") from error
     if (folder / FACTS_FILE).is_file():
@@ -148,12 +160,17 @@ def head_card(bundle: Bundle, repos: BundleRepos, license: str) -> str:
     return sign(bundle.card) if keeps_own_card(bundle) else write_card(bundle, repos=repos, license=license)
 
 
-def head_config(head: Head, folder: Path, repos: BundleRepos, published: dict) -> bytes:
-    """The head's config as it is published: with the encoder's repo, and the repos that belong to it."""
-    config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    config["backbone"] = {**head.backbone, "id": repos.backbone, "revision": repos.backbone_revision}
-    config[PUBLISHED] = published
-    return (json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def with_backbone(path: Path, repos: BundleRepos, **more: dict) -> bytes:
+    """A config as it is published: with the encoder's repo, and what else is to stand in it."""
+    config = json.loads(path.read_text("utf-8"))
+    config["backbone"] |= {"id": repos.backbone, "revision": repos.backbone_revision}
+    return (json.dumps({**config, **more}, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def optional_parts(bundle: Bundle) -> dict[tuple[str, str], Localizer | RegionIndex]:
+    """The parts that not every bundle has, by the names of their config and weights."""
+    parts = {LOCALIZER_FILES: bundle.localizer, REGION_FILES: bundle.regions}
+    return {files: part for files, part in parts.items() if part is not None}
 
 
 def as_json(value: object) -> bytes:
@@ -185,10 +202,15 @@ def publish_head(publisher: Publisher, bundle: Bundle, repos: BundleRepos, facts
             folder = Path(work)
             bundle.head.save_pretrained(folder)
             files: dict[str, Path | bytes] = {
-                CONFIG_FILE: head_config(bundle.head, folder, repos, facts),
+                CONFIG_FILE: with_backbone(folder / CONFIG_FILE, repos, **{PUBLISHED: facts}),
                 WEIGHTS_FILE: folder / WEIGHTS_FILE,
                 METRICS_FILE: as_json(without_file_names(bundle.metrics)),
             }
+            if bundle.space is not None:
+                files[SPACE_FILE] = bundle.space.to_bytes()
+            for (config, weights), part in optional_parts(bundle).items():
+                part.save_pretrained((folder / config).parent)
+                files |= {config: with_backbone(folder / config, repos), weights: folder / weights}
             # Not the card: it may be edited on the Hub, and then its own signature says so.
             files[MANIFEST_FILE] = manifest_of(files).encode()
             files[CARD_FILE] = head_card(bundle, repos, license).encode()
@@ -259,7 +281,10 @@ def plan_text(bundle: Bundle, namespace: str, options: PublishOptions) -> str:
     thumbnails = "with thumbnails" if options.images else "without thumbnails"
     uploads = [f"{kind} model repo {repos.backbone}: the backbone"] if options.backbone else []
     uploads.append(f"{kind} data set repo {repos.cases}: {counts} cases, {thumbnails}")
-    uploads.append(f"{kind} model repo {repos.head}: {CONFIG_FILE}, {WEIGHTS_FILE}, {METRICS_FILE}, {MANIFEST_FILE}")
+    space = [] if bundle.space is None else [SPACE_FILE]
+    more = [name for files in optional_parts(bundle) for name in files]
+    names = [CONFIG_FILE, WEIGHTS_FILE, *space, METRICS_FILE, MANIFEST_FILE, *more]
+    uploads.append(f"{kind} model repo {repos.head}: {', '.join(names)}")
     steps = [f"{number}. {upload}" for number, upload in enumerate(uploads, start=1)]
     cards = {
         repos.cases: write_cases_card(bundle, repos, options.images),

@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from medssl.audit.fingerprint import Fingerprint, fingerprint
-from medssl.backbones.frames import FrameFile, SelectedFrames
+from medssl.backbones.frames import FrameFile, Frames, SelectedFrames
 from medssl.data.load import read_record
 from medssl.errors import ImageError
 from medssl.images import thumbnails
@@ -36,6 +36,11 @@ class Scan:
     fingerprints: list[Fingerprint | str]
     frames: SelectedFrames
     pictures: Dataset
+
+    @property
+    def all_frames(self) -> Frames:
+        """The frame of each row, black where its file cannot be read."""
+        return self.frames.frames
 
     @property
     def ids(self) -> list[str]:

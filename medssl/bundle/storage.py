@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +26,31 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from safetensors import SafetensorError
 
+from medssl.backbones.reading import PLAIN
 from medssl.bundle.cases import cases_fingerprint, check_cases, split_cases, without_paths
 from medssl.bundle.manifest import check_manifest, write_manifest
 from medssl.bundle.stored_metrics import check_metrics
 from medssl.errors import BundleError
 from medssl.heads.head import Head
+from medssl.heads.localizer import Localizer
 from medssl.heads.patch import load_head
 from medssl.hub.pull import (
     CARD_FILE,
     CONFIG_FILE,
+    LOCALIZER,
+    LOCALIZER_FILES,
     MANIFEST_FILE,
     METRICS_FILE,
+    REGION_FILES,
+    REGIONS,
+    SPACE_FILE,
     WEIGHTS_FILE,
     BundleFiles,
     is_hub_id,
     pull_bundle,
 )
+from medssl.library.regions import RegionIndex
+from medssl.library.space import CaseSpace
 from medssl.shapes import read_json
 
 CASES_FILE = "cases/train-00000-of-00001.parquet"
@@ -61,6 +70,9 @@ class Contents:
     cases: Dataset
     metrics: dict
     card: str
+    localizer: Localizer | None = None
+    regions: RegionIndex | None = None
+    space: CaseSpace | None = None
 
 
 def find_files(path: str | Path, revision: str | None = None) -> BundleFiles:
@@ -97,7 +109,8 @@ def read_contents(path: str | Path, revision: str | None = None) -> Contents:
 
 def check_digests(files: BundleFiles, path: str | Path) -> None:
     """Compare a bundle with its manifest. Raises BundleError naming the file that differs, is missing or not listed."""
-    needed = [files.head / CONFIG_FILE, files.head / WEIGHTS_FILE, files.metrics]
+    needed = [*(files.head / name for name in (CONFIG_FILE, WEIGHTS_FILE, SPACE_FILE)), files.metrics]
+    needed += [files.root / name for name in (*LOCALIZER_FILES, *REGION_FILES)]
     remedy = "Delete it from the cache here and load the bundle again."
     if files.cases_fingerprint is None:
         needed += [files.card, *files.cases]
@@ -127,7 +140,30 @@ def read_files(files: BundleFiles, path: str | Path) -> Contents:
             f"The cases of {path} are not those that it was published with: damaged in the cache here, or changed on "
             "the Hub. Delete them from the cache and load again, or ask who published it to do so again."
         )
-    return Contents(files.name, head, cases, metrics, card)
+    localizer, regions = files.part(LOCALIZER), files.part(REGIONS)
+    return Contents(
+        files.name,
+        head,
+        cases,
+        metrics,
+        card,
+        localizer and Localizer.from_pretrained(localizer),
+        regions and RegionIndex.from_pretrained(regions),
+        read_space(files.head / SPACE_FILE, head, path),
+    )
+
+
+def read_space(file: Path, head: Head, path: str | Path) -> CaseSpace | None:
+    """The map of the space that the head's config names; None for the plain one. Raises BundleError."""
+    name = head.reading.space
+    if name == PLAIN:
+        return None
+    if not file.is_file():
+        raise BundleError(
+            f"The cases of {path} are compared in the {name} space, but {SPACE_FILE} with its map is not there. Build "
+            "or download the bundle again."
+        )
+    return CaseSpace.load(file, name, head.embedding_dim)
 
 
 def write_contents(contents: Contents, path: str | Path) -> Path:
@@ -136,25 +172,49 @@ def write_contents(contents: Contents, path: str | Path) -> Path:
     Raises BundleError where something else stands there, another process writes, or the disk does not take it.
     """
     folder = Path(path)
+    with written(folder):
+        write_locked(contents, folder)
+    return folder
+
+
+def change_contents(path: str | Path, change: Callable[[Contents], Contents]) -> None:
+    """Read a bundle folder, change what it holds and write it, with nobody else writing in between.
+
+    What `change` raises leaves the folder as it is. Raises BundleError, also for a published bundle.
+    """
+    if is_hub_id(path):
+        raise BundleError(f"{str(path)!r} is no folder here. Change a bundle's folder, then publish it again.")
+    folder = Path(path)
+    with written(folder):
+        write_locked(change(read_contents(folder)), folder)
+
+
+def write_locked(contents: Contents, folder: Path) -> None:
+    """Write a bundle beside its place and put it there; call it under the lock."""
+    if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
+        raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
+    sweep(folder)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{NEW}", dir=folder.parent))
+    try:
+        write_files(beside, contents)
+        put_in_place(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """The lock of a bundle folder, in which it is written; what the disk says becomes a BundleError."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock_of(folder):
             recover(folder)
-            if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
-                raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
-            sweep(folder)
-            beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{NEW}", dir=folder.parent))
-            try:
-                write_files(beside, contents)
-                put_in_place(beside, folder)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+            yield
     except (OSError, SafetensorError) as error:
         raise BundleError(
             f"The bundle cannot be written to {folder}: {getattr(error, 'strerror', None) or error}. Free some space "
             "or choose another place; what stood there before is as it was."
         ) from error
-    return folder
 
 
 def is_bundle(folder: Path) -> bool:
@@ -173,6 +233,12 @@ def sweep(folder: Path) -> None:
 def write_files(folder: Path, contents: Contents) -> None:
     """Write every file of a bundle into a new folder, the manifest last, and have them on the disk."""
     contents.head.save_pretrained(folder / "head")
+    if contents.space is not None:
+        (folder / "head" / SPACE_FILE).write_bytes(contents.space.to_bytes())
+    if contents.localizer is not None:
+        contents.localizer.save_pretrained(folder / LOCALIZER)
+    if contents.regions is not None:
+        contents.regions.save_pretrained(folder / REGIONS)
     (folder / "cases").mkdir()
     contents.cases.to_parquet(str(folder / CASES_FILE))
     metrics = json.dumps(contents.metrics, indent=2, ensure_ascii=False) + "\n"

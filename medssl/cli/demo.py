@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from medssl.cli import serve
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """As `serve`, over the shipped bundles."""
-    given = list(arguments or ())
-    if {"-h", "--help"} & set(given):
-        return serve.main(given)  # before anything heavy is imported
-
+def with_shipped(given: Sequence[str], _beside: Path) -> list[str]:
+    """The shipped bundles, then those given."""
     from medssl.demo.bundles import shipped_bundles
 
-    return serve.main(["--bundle", *map(str, shipped_bundles()), *given])
+    return [*map(str, shipped_bundles()), *given]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """As `serve`, over the shipped bundles."""
+    return serve.main(arguments, choose=with_shipped)

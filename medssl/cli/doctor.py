@@ -17,6 +17,7 @@ PACKAGES = (
     "datasets",
     "gradio",
     "qdrant-client",
+    "qdrant-edge-py",
     "huggingface-hub",
     "pillow",
     "pydicom",
@@ -93,11 +94,11 @@ def qdrant_answer() -> str:
     """Whether the Qdrant server answers, where one is named."""
     import httpx
 
-    from medssl.library.stores import URL_VARIABLE
+    from medssl.library.server_store import URL_VARIABLE
 
     address = os.environ.get(URL_VARIABLE)
     if not address:
-        return f"in memory ({URL_VARIABLE} is not set)"
+        return f"within medssl: in memory, large libraries in its cache ({URL_VARIABLE} is not set)"
     name = urlsplit(address).hostname
     try:
         httpx.get(address, timeout=ANSWER_WITHIN)
@@ -109,8 +110,7 @@ def qdrant_answer() -> str:
 def report() -> dict[str, str]:
     """Everything that doctor says, by name."""
     from medssl import __version__
-    from medssl.backbones.embeddings import default_cache
-    from medssl.runtime import processors
+    from medssl.runtime import default_cache, processors
 
     return {
         "medssl": f"{__version__} on Python {platform.python_version()}, {platform.system()} {platform.release()}",

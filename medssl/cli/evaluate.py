@@ -52,8 +52,14 @@ def main(given: Sequence[str] | None = None) -> int:
         first = printable(", ".join(metrics["unreadable"][:3]))
         print(f"{len(metrics['unreadable'])} files are unreadable, not counted: {first}")
     print(f"{bundle.task.title}: {metrics['images']} images of {metrics['groups']} groups, seed {arguments.seed}\n")
+    print("By image (every image counts):\n")
     print(format_metrics({**metrics["classification"], **metrics["retrieval"]}))
     print(f"\n{format_coverage(metrics['classification'])}\n\n{' '.join(bundle.head.thresholds.promise())}\n")
+    level = metrics["group_level"]
+    print(f"By group (every group counts once): {level['groups']} groups of {level['images']} images.")
+    if level["mixed_groups"]:
+        print(f"{level['mixed_groups']} groups whose images have different labels are not counted.")
+    print(f"{bundle.group_rule.sentence()}\n\n{format_metrics(level.get('classification', {}))}\n")
     unfamiliar = metrics["unfamiliar"]
     if not unfamiliar:
         print("flagged unfamiliar: not known, the head has no familiarity threshold")

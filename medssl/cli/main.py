@@ -10,11 +10,15 @@ from medssl.cli.run import run
 
 VERBS = {
     "build": "a bundle from a folder or Hub data set of labelled images",
+    "embed": "a shard of a data set's embeddings, for builds too large for one machine",
     "evaluate": "measure a bundle on labelled images",
     "audit": "what is wrong with labelled images",
     "pretrain": "pretrain or adapt an encoder on unlabelled images",
+    "finetune": "adapt an encoder to a task with labels, and say whether it helped",
     "study": "compare backbones on the same tasks and splits",
     "publish": "a bundle or a backbone to the Hugging Face Hub",
+    "add": "confirmed new cases to a bundle, or take them back",
+    "library": "a bundle's cases on a Qdrant server: push, status, verify",
     "accept": "your own edits of a bundle's files, which its manifest refuses",
     "query": "send images to a running app",
     "serve": "start the page and its API",

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medssl.images.preprocess import Preprocess
 
 
 def labels(text: str) -> list[str]:
@@ -61,12 +66,29 @@ def of_cache() -> argparse.ArgumentParser:
     return parser
 
 
+def of_frame() -> argparse.ArgumentParser:
+    """--fit and --input-size, as a parent parser; see `preprocess_of`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--fit", choices=("squash", "pad"), help="how an image fills the frame (default: squash)")
+    parser.add_argument(
+        "--input-size", "--size", type=int, dest="size", help="input side in pixels (default: the backbone's)"
+    )
+    return parser
+
+
 def parsed(parser: argparse.ArgumentParser, given: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; with --quiet the libraries are quiet from here on."""
     arguments = parser.parse_args(given)
     if arguments.quiet:
         silence_libraries()
     return arguments
+
+
+def preprocess_of(arguments: argparse.Namespace, default: Preprocess) -> Preprocess | None:
+    """How images enter by --fit and --input-size; None where neither was given."""
+    size = {"size": (arguments.size, arguments.size)} if arguments.size else {}
+    fit = {"fit": arguments.fit} if arguments.fit else {}
+    return replace(default, **size, **fit) if size or fit else None
 
 
 def silence_libraries() -> None:

@@ -38,6 +38,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", choices=METHODS, default="dino")
     parser.add_argument("--architecture", choices=ARCHITECTURES, help="start from nothing (default: medssl-tiny)")
     parser.add_argument("--init", help="go on from a checkpoint: a registry name, a Hub id or a folder")
+    parser.add_argument("--teacher", help="what distill learns from: a registry name, a Hub id or a folder")
     parser.add_argument(
         "--views", choices=POLICIES, help="one kind of views for all data (default: by the data's name)"
     )
@@ -62,12 +63,15 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """What the arguments ask for."""
-    from medssl.pretrain.recipe import Recipe
+    from medssl.pretrain.recipe import METHODS, Recipe
 
+    defaults = METHODS[arguments.method].defaults
+    chosen = {name: str(value) if isinstance(defaults.get(name), str) else value for name, value in arguments.option}
     return Recipe(
         method=arguments.method,
         architecture=None if arguments.init else arguments.architecture or Recipe.architecture,
         init=arguments.init,
+        teacher=arguments.teacher,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         batches=arguments.batches,
@@ -79,7 +83,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         warmup=arguments.warmup,
         bf16=not arguments.no_bf16,
         seed=arguments.seed,
-        options=dict(arguments.option),
+        options=chosen,
     )
 
 

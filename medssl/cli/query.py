@@ -11,14 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from medssl.text import printable
+from medssl.cli.kept_reports import keep_files
+from medssl.cli.query_many import ask_many
+from medssl.text import spreadsheet_cell
 
 NOT_IMAGES = {".csv", ".json", ".jsonl", ".md", ".txt", ".parquet", ".py"}
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two questions to a full queue
-FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may compute by
 CURVES = ("deletion", "insertion", "insertion_minus_deletion")
 COLUMNS = (
     "file",
@@ -39,6 +41,9 @@ COLUMNS = (
     "method",
     *CURVES,
     "beats_random",
+    "report",
+    "lesion_probability",
+    "lesion_box",
 )
 
 
@@ -127,12 +132,37 @@ def busy(wait: float) -> str:
     return f"The app's queue was full for {wait:.0f} s. Try again later, or wait longer (--wait)."
 
 
-def keep_pictures(result: dict, file: Path, number: int, folder: Path) -> None:
-    """Copy the heatmap and overlay, where there are some, into the folder and put their new places into the result."""
+def copy_pictures(found: dict, prefix: str, folder: Path) -> None:
+    """Copy heatmap and overlay into the folder, under names that begin so, and say where they lie now."""
     for kind in ("heatmap", "overlay"):
-        place = folder / f"{number:04d}-{file.stem}.{kind}.png"
-        shutil.copyfile(result["explanation"][kind], place)
-        result["explanation"][kind] = str(place)
+        place = folder / f"{prefix}{kind}.png"
+        shutil.copyfile(found[kind], place)
+        found[kind] = str(place)
+
+
+def ask_lesion_map(client: Any, file: Path, task: str, options: argparse.Namespace) -> dict | None:  # noqa: ANN401
+    """The lesion map of a file; None where its task has no localizer."""
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    try:
+        asked = {"task": task, "api_name": "/lesion_map"}
+        return patiently(lambda: client.predict(handle_file(str(file)), **asked), options.wait)
+    except AppError as error:
+        if "no localizer" in str(error):
+            return None
+        raise
+
+
+def similar_regions(client: Any, file: Path, task: str, options: argparse.Namespace) -> dict:  # noqa: ANN401
+    """The cases with a region like the box asked for, without their pictures."""
+    from gradio_client import handle_file
+
+    asked = {"box": options.box, "task": task, "top_k": options.top_k, "api_name": "/similar_regions"}
+    found = patiently(lambda: client.predict(handle_file(str(file)), **asked), options.wait)
+    for case in found["cases"]:
+        case.pop("thumbnail"), case.pop("outlined")
+    return {"box": found["box"], "cases": found["cases"]}
 
 
 def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> dict:  # noqa: ANN401
@@ -157,7 +187,17 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
             options.wait,
         )
         if result["explanation"]:
-            keep_pictures(result, file, number, Path(options.explain))
+            copy_pictures(result["explanation"], f"{number:04d}-{file.stem}.", Path(options.explain))
+        found = result.pop("lesion_map", None)
+        if options.report:
+            result["report"] = keep_report(client, file, number, options)
+        if options.lesion_map:
+            found = found or ask_lesion_map(client, file, result["task"], options)
+            if found:
+                copy_pictures(found, f"{number:04d}-{file.stem}.lesion-", Path(options.lesion_map))
+            result["lesion_map"] = found
+        if options.box:
+            result["similar_regions"] = similar_regions(client, file, result["task"], options)
     except AppError as error:
         return {"file": str(file), "error": str(error)}
     except QueueError:
@@ -169,10 +209,28 @@ def ask(client: Any, file: Path, number: int, options: argparse.Namespace) -> di
     return {"file": str(file), **result}
 
 
+def keep_report(client: Any, file: Path, number: int, options: argparse.Namespace) -> list[str]:  # noqa: ANN401
+    """Ask for one file's report and copy its files into the folder. Returns their places."""
+    from gradio_client import handle_file
+
+    made = patiently(
+        lambda: client.predict(
+            handle_file(str(file)),
+            task=options.task,
+            target=options.target,
+            method=options.method,
+            api_name="/report",
+        ),
+        options.wait,
+    )
+    return keep_files(made, options.report, f"{number:04d}-{file.stem}.")
+
+
 def as_row(answer: dict) -> dict:
     """One answer as a flat line of the CSV table."""
     prediction, explanation = answer.get("prediction") or {}, answer.get("explanation") or {}
     cases, verification = answer.get("cases") or [], answer.get("verification") or {}
+    lesion = answer.get("lesion_map") or {}
     figures = {name: verification[name] for name in CURVES if name in verification}
     return {
         **{key: answer.get(key, "") for key in ("file", "task", "error")},
@@ -181,24 +239,15 @@ def as_row(answer: dict) -> dict:
         "explained_by": answer.get("explained_by", ""),
         **{name: figure["value"] for name, figure in figures.items()},
         "beats_random": figures[CURVES[-1]]["beats"] if figures else "",
+        "lesion_probability": lesion.get("probability", ""),
+        "lesion_box": " ".join(f"{value:.4f}" for value in lesion.get("box", [])),
         "prediction_set": " ".join(prediction.get("prediction_set", [])),
         "probabilities": json.dumps(prediction["probabilities"], ensure_ascii=False) if prediction else "",
         "case_ids": " ".join(case["id"] for case in cases),
         "case_labels": " ".join(case["label"] for case in cases),
         "case_scores": " ".join(str(case["score"]) for case in cases),
+        "report": " ".join(answer.get("report", [])),
     }
-
-
-def cell(value: object) -> object:
-    """A value of the table that a spreadsheet takes for text and not for a formula, in one line of plain characters.
-
-    A text that begins with =, +, - or @ gets an apostrophe before it, see
-    https://owasp.org/www-community/attacks/CSV_Injection; control characters are written as escapes.
-    """
-    if not isinstance(value, str):
-        return value
-    plain = printable(value)
-    return f"'{plain}" if value[:1] in FORMULA or value.lstrip()[:1] in FORMULA else plain
 
 
 def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
@@ -210,7 +259,7 @@ def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
     for answer in answers:
         failed += "error" in answer
         if table:
-            table.writerow({name: cell(value) for name, value in as_row(answer).items()})
+            table.writerow({name: spreadsheet_cell(value) for name, value in as_row(answer).items()})
         else:
             print(json.dumps(answer, ensure_ascii=False), file=out)
         out.flush()
@@ -220,10 +269,11 @@ def write(answers: Iterator[dict], form: str, out: TextIO) -> int:
 def run(options: argparse.Namespace) -> int:
     """Ask for every image; returns how many failed."""
     files = find_images(options.image)
-    if options.explain:
-        Path(options.explain).mkdir(parents=True, exist_ok=True)
+    folders = [folder for folder in (options.explain, options.lesion_map, options.report) if folder]
+    for folder in folders:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as downloads:
-        client = connect(options.url, downloads if options.explain else "")
+        client = connect(options.url, downloads if folders else "")
         check_question(client, options)
 
         def answers() -> Iterator[dict]:
@@ -235,7 +285,26 @@ def run(options: argparse.Namespace) -> int:
 
         place = open(options.out, "w", encoding="utf-8", newline="") if options.out else nullcontext(sys.stdout)
         with place as out:
+            if in_one_call(options):
+                return all_at_once(client, files, options, out)
             return write(answers(), options.format, out)
+
+
+def in_one_call(options: argparse.Namespace) -> bool:
+    """Whether all files are sent in one call."""
+    return options.together or options.series or options.group is not None
+
+
+def all_at_once(client: Any, files: Sequence[Path], options: argparse.Namespace, out: TextIO) -> int:  # noqa: ANN401
+    """One call for all files. Returns how many pictures could not be read. Raises CannotRunError."""
+    import httpx
+    from gradio_client.exceptions import AppError
+    from gradio_client.utils import QueueError
+
+    try:
+        return ask_many(client, files, options, partial(patiently, wait=options.wait), out)
+    except (AppError, QueueError, httpx.HTTPError) as error:
+        raise CannotRunError(busy(options.wait) if isinstance(error, QueueError) else str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,6 +323,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="", help="class to explain (default: the predicted one)")
     parser.add_argument("--top-k", type=int, default=6, help="similar cases an image, 1 to 50 (default %(default)s)")
     parser.add_argument("--explain", metavar="DIR", help="also compute heatmaps and put them, with overlays, here")
+    parser.add_argument(
+        "--report", metavar="DIR", help="also make a report of each image and put it here, as HTML and JSON"
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="send all files in one call: a row a picture, no heatmaps, one report"
+    )
+    parser.add_argument(
+        "--series",
+        action="store_true",
+        help="as --together, with one answer for each series (files of no series together have one more)",
+    )
+    parser.add_argument(
+        "--group", metavar="ID", help="as --together, for the files of one patient or slide: one answer for all"
+    )
+    parser.add_argument(
+        "--lesion-map",
+        metavar="DIR",
+        help="also ask where a lesion is seen (tasks with a localizer) and put the maps, with overlays, here",
+    )
+    parser.add_argument(
+        "--box",
+        default="",
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="also find the cases with a region like this one, in fractions (tasks built with --regions; not in CSV)",
+    )
     parser.add_argument(
         "--method",
         default="auto",
@@ -274,6 +368,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--wait is {options.wait}; allowed are 0 and more seconds.")
     if options.verify and not options.explain:
         parser.error("--verify needs --explain DIR.")
+    if options.series and options.group:
+        parser.error("--group ID gives one answer for all, --series one for each series; give one of them.")
+    if in_one_call(options) and (options.explain or options.lesion_map or options.box):
+        parser.error("--together, --series and --group give rows and a report; ask for maps and regions without them.")
+    if in_one_call(options):
+        unused = [name for name in ("target", "top_k", "method") if getattr(options, name) != parser.get_default(name)]
+        if unused:
+            said = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+            parser.error(f"--together, --series and --group do not use {said}; leave it out, or ask without them.")
     try:
         failed = run(options)
     except CannotRunError as error:

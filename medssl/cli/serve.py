@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +30,18 @@ def choose_bundles(given: Sequence[str], beside: Path) -> list[str]:
     return [str(folder) for folder in shipped_bundles()]
 
 
-def load_bundles(paths: Sequence[str]) -> dict[str, Bundle]:
+def silent(_state: str) -> None:
+    """Say nothing."""
+
+
+def load_bundles(paths: Sequence[str], say: Callable[[str], None] = silent) -> dict[str, Bundle]:
     """The bundles under their tasks' names; a second one of the same task keeps its folder's name beside it."""
     from medssl.bundle.bundle import Bundle
     from medssl.web.zero_gpu import lend
 
     bundles: dict[str, Bundle] = {}
-    for path in paths:
+    for number, path in enumerate(paths, 1):
+        say(f"Loading bundle {number} of {len(paths)}: {Path(path).name}.")
         bundle = lend(Bundle.load(path))
         name = bundle.task.name if bundle.task.name not in bundles else f"{bundle.task.name} ({bundle.name})"
         bundles[name if name not in bundles else f"{bundle.task.name} ({path})"] = bundle
@@ -49,18 +54,44 @@ def default_host() -> str:
     return os.environ.get("GRADIO_SERVER_NAME") or everywhere
 
 
-def build(paths: Sequence[str]) -> gr.Blocks:
-    """The page over those bundles. Raises MedSSLError for a bad bundle."""
+def curated_folders(names: Sequence[str], paths: Sequence[str]) -> dict[str, Path]:
+    """The folders of the bundles that a page with --curate may add to. Raises BundleError where it may not."""
+    from medssl.demo.bundles import shipped_bundles
+    from medssl.errors import BundleError
+
+    if os.environ.get("SPACE_ID"):
+        raise BundleError("--curate is for a machine of your own: a Space is open to everybody and forgets its disk.")
+    shipped = {folder.resolve() for folder in shipped_bundles()}
+    for path in paths:
+        if not Path(path).is_dir() or Path(path).resolve() in shipped:
+            raise BundleError(f"{path!r} cannot be added to: --curate takes bundle folders of your own (--bundle DIR).")
+    return dict(zip(names, map(Path, paths), strict=True))
+
+
+def build(paths: Sequence[str], curate: bool = False, say: Callable[[str], None] = silent) -> gr.Blocks:
+    """The page over those bundles; `curate` lets it add to them, `say` is told what is being done.
+
+    Raises MedSSLError for a bad bundle.
+    """
     from medssl.web.zero_gpu import prepare
 
     prepare()
     from medssl.web.page import build_app
 
-    return build_app(load_bundles(paths))
+    bundles = load_bundles(paths, say)
+    say("Opening the page.")
+    return build_app(bundles, curated_folders(list(bundles), paths) if curate else None)
 
 
-def main(arguments: Sequence[str] | None = None, beside: Path = Path("bundles")) -> int:
-    """Run from the command line. Returns 0, or 2 when a bundle cannot be loaded or the page cannot start."""
+def main(
+    arguments: Sequence[str] | None = None,
+    beside: Path = Path("bundles"),
+    choose: Callable[[Sequence[str], Path], list[str]] = choose_bundles,
+) -> int:
+    """Run from the command line; `choose` makes the bundles of those given.
+
+    Returns 0, or 2 when a bundle cannot be loaded or the page cannot start.
+    """
     parser = argparse.ArgumentParser(prog="medssl serve", description="Start the medssl page and its API.")
     parser.add_argument(
         "--bundle",
@@ -83,7 +114,24 @@ def main(arguments: Sequence[str] | None = None, beside: Path = Path("bundles"))
         "comma-separated): name a public server's here",
     )
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's relay")
+    parser.add_argument(
+        "--curate",
+        action="store_true",
+        help="let whoever opens the page add confirmed images to the bundles' libraries, and take them back; never on "
+        "a Space",
+    )
+    parser.add_argument(
+        "--annotate",
+        metavar="DIR",
+        help="instead of the page, one to draw boxes of lesions over that folder's pictures, on this machine only; "
+        "encoded as the first --bundle does, else by --backbone",
+    )
+    parser.add_argument(
+        "--backbone", default="medssl-tiny", help="the encoder of a fit while annotating (default %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    if options.annotate and (options.share or not is_loopback(options.host)):
+        parser.error("--annotate writes into a folder here, so it is for this machine only: no --share, no --host.")
     port = options.port if options.port is not None else os.environ.get("GRADIO_SERVER_PORT", "7860")
     if not str(port).isdigit() or not 0 < int(port) < 65536:
         print(f"The port is {port!r}; allowed: 1 to 65535.", file=sys.stderr)
@@ -96,8 +144,10 @@ def main(arguments: Sequence[str] | None = None, beside: Path = Path("bundles"))
     # A folder of its own for uploads, so that none outlives the app however a visit ended.
     with upload_folder() as uploads:
         os.environ.setdefault("GRADIO_TEMP_DIR", str(uploads))
-        paths = choose_bundles(options.bundle, beside)
-        return serve(paths, Address(options.host, int(port), options.share, tuple(options.allow_host)))
+        if options.annotate:
+            return annotate(options.annotate, options.bundle, options.backbone, Address(options.host, int(port)))
+        address = Address(options.host, int(port), options.share, tuple(options.allow_host))
+        return serve(lambda: choose(options.bundle, beside), options.curate, address)
 
 
 @dataclass(frozen=True)
@@ -110,23 +160,53 @@ class Address:
     allowed: tuple[str, ...] = ()
 
 
-def serve(paths: Sequence[str], address: Address) -> int:
-    """Build the page and launch it until it is stopped. Returns the exit code."""
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def annotate(folder: str, paths: Sequence[str], backbone: str, address: Address) -> int:
+    """Serve the page that draws boxes over a folder until it is stopped. Returns the exit code."""
     from medssl.errors import MedSSLError
+    from medssl.web.annotate import build_annotate_page, keyboard
+    from medssl.web.annotator import Annotator, embedder_of
 
     try:
-        page = build(paths)
+        bundles = list(load_bundles(paths[:1]).values()) if paths else []
+        page = build_annotate_page(Annotator(folder, embedder_of(bundles, backbone)))
     except MedSSLError as error:
         print(f"The page cannot start: {error}", file=sys.stderr)
         return 2
+    return launch(page, address, head=keyboard())
 
+
+def serve(choose: Callable[[], Sequence[str]], curate: bool, address: Address) -> int:
+    """Build the page over the bundles chosen, behind one that says what is loaded, and launch it until it is stopped.
+
+    Returns the exit code.
+    """
+    from medssl.errors import MedSSLError
+    from medssl.web.waiting import waiting_page
+
+    try:
+        with waiting_page(address.host, address.port) as say:
+            say("Loading the libraries.")
+            page = build(choose(), curate, say)
+    except MedSSLError as error:
+        print(f"The page cannot start: {error}", file=sys.stderr)
+        return 2
+    return launch(page, address)
+
+
+def launch(page: gr.Blocks, address: Address, **settings: str) -> int:
+    """Launch a page until it is stopped. Returns the exit code."""
     from medssl.web.guard import GuardRules
     from medssl.web.page import launch_options
 
     rules = GuardRules.of(address.host, address.allowed, address.share)
     place = {"server_name": address.host, "server_port": address.port, "share": address.share}
     try:
-        page.launch(**place, **launch_options(rules))
+        page.launch(**place, **launch_options(rules), **settings)
     except OSError as error:
         print(
             f"The page cannot start on {address.host}:{address.port}: {error}. Choose another --port.", file=sys.stderr

@@ -68,7 +68,11 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="LABEL=KIND",
         help="how a backbone was trained, where its name does not tell: self-supervised or supervised",
     )
-    parser.add_argument("--pooling", help="cls, mean or cls+mean (default: the group's, or cls where there is one)")
+    parser.add_argument(
+        "--pooling",
+        help="what embeddings are made of, as of build: cls, mean, cls+mean, cls-last4 ... (default: the group's, or "
+        "cls where there is one)",
+    )
     parser.add_argument("--draws", type=int, default=5, help="random draws of few labels and of images (default: 5)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the report is written")

@@ -18,6 +18,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "group_id": ("pid", "mrn", "ptid"),  # and GROUP
     "source": ("source", "site", "center", "centre", "hospital", "institution", "origin", "scanner"),
     **{name: (name.replace("_", ""),) for name in BOX_COLUMNS},
+    "mask_file": ("maskfile", "maskpath", "maskname"),
 }
 # Whom or what the images of one group come from, with what people add to say "its name".
 BEINGS = "patient|pat|pt|subject|subj|sub|participant|person|individual|client|donor|animal|mouse|rat|dog|case|specimen"

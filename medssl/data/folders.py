@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medssl.data.annotations import is_annotation_file
 from medssl.data.rows import SPLIT_NAMES, base_row
 from medssl.errors import DataError
 
@@ -191,7 +192,7 @@ class FolderReader:
 
     def may_be_image(self, path: Path) -> bool:
         """Whether a file may be an image; what is none by its name is counted."""
-        if is_system(path):
+        if is_system(path) or is_annotation_file(path):
             return False
         if path.suffix.lower() in NO_IMAGES:
             self.left_out[f"file(s) that are no images by their ending ({path.suffix.lower()})"] += 1

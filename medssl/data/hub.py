@@ -8,10 +8,11 @@ import httpx
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
+from medssl.data.annotations import BOXES_FEATURE
 from medssl.data.columns import read_header
 from medssl.data.groups import read_groups
 from medssl.data.notes import with_notes
-from medssl.data.rows import BOX_COLUMNS, NO_VALUE, SPLIT_NAMES, TEXT
+from medssl.data.rows import BOX_COLUMNS, BOXES, NO_VALUE, SPLIT_NAMES, TEXT
 from medssl.data.table import read_splits
 from medssl.errors import DataError
 
@@ -76,6 +77,10 @@ def hub_part(part: Dataset, name: str, several: bool, source: str) -> tuple[Data
     for column, written in zip(BOX_COLUMNS, boxes, strict=False):
         kept = kept.cast_column(written, Value("float32"))
         kept = kept if written == column else kept.rename_column(written, column)
+    if boxes:
+        sides = zip(*(kept[column][:] for column in BOX_COLUMNS), strict=True)
+        drawn = [None if None in box else [list(box)] for box in sides]
+        kept = kept.add_column(BOXES, drawn, feature=BOXES_FEATURE)
     for column, content in made.items():
         kept = kept.add_column(column, content, feature=TEXT)
     return kept, [*columns.notes, *notes]

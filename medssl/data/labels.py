@@ -10,15 +10,18 @@ from medssl.data.rows import TEXT
 from medssl.errors import DataError
 
 
-def with_labels(dataset: Dataset, labels: Sequence[str] | None, source: str) -> Dataset:
-    """The data set with its text labels as a ClassLabel in the declared order. Raises DataError on a mismatch."""
+def with_labels(dataset: Dataset, labels: Sequence[str] | None, source: str, all_present: bool = True) -> Dataset:
+    """The data set with its text labels as a ClassLabel in the declared order. Raises DataError on a mismatch.
+
+    With `all_present=False` declared labels may be without images.
+    """
     texts = dataset["label"][:]
     found = sorted(set(texts))
     if labels is not None:
         if isinstance(labels, str) or len(set(labels)) != len(labels):
             raise DataError(f"The declared labels {labels!r} are not a list of different names.")
         unknown, absent = sorted(set(found) - set(labels)), [label for label in labels if label not in found]
-        if unknown or absent:
+        if unknown or (absent and all_present):
             raise DataError(
                 f"The labels of {source} do not match the declared ones ({', '.join(labels)}): "
                 f"not declared: {', '.join(unknown) or 'none'}; "

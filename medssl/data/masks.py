@@ -28,9 +28,13 @@ def base_of(stem: str) -> str | None:
 def is_two_valued(path: str) -> bool:
     """Whether a file's grey values are two at most, but for the traces of a lossy compression."""
     try:
-        gray = np.asarray(read_image(path).convert("L"))
+        return two_values(np.asarray(read_image(path).convert("L")))
     except ImageError:
         return False
+
+
+def two_values(gray: np.ndarray) -> bool:
+    """Whether grey values `[H, W]` are two at most, but for the traces of a lossy compression."""
     low, high = int(gray.min()), int(gray.max())
     near = (gray <= low + NEAR) | (gray >= high - NEAR)
     return bool(near.mean() >= SHARE)

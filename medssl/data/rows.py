@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
+BOXES, MASK_FILE = "boxes", "mask_file"
 # What R, pandas, spreadsheets and their kin write, or read, for "no value" or for a formula that failed.
 NO_VALUE = {"", "na", "nan", "nat", "<na>", "n/a", "n.a.", "#na", "#n/a", "null", "#null!"}
 NO_VALUE |= {"#ref!", "#value!", "#name?", "#div/0!", "#num!"}
@@ -37,6 +39,19 @@ def base_row(file: str | Path, name: str, label: str, split: str) -> dict:
     """One row with the columns that every data set has."""
     image = {"path": str(file), "bytes": None}
     return {"image": image, "file_name": name, "label": label, "split": split, "group_id": name, "source": ""}
+
+
+def file_inside(root: str, name: str, place: str) -> str:
+    """The file that a table names inside its folder `root`. Raises DataError for one that lies outside or is not there.
+
+    By the words of the path, not by where a link leads: Hub snapshots are folders of links to elsewhere.
+    """
+    file = os.path.normpath(os.path.join(root, name))
+    if not file.startswith(os.path.join(root, "")):
+        raise DataError(f"{place} names {name!r}, which lies outside the folder. Use paths inside it.")
+    if "\0" in name or not os.path.isfile(file):
+        raise DataError(f"{place} names {name!r}, which does not exist. Put the file there or remove the line.")
+    return file
 
 
 def split_name(text: str, place: str) -> str:

@@ -97,13 +97,18 @@ def tied_groups(groups: np.ndarray, same: Sequence[str]) -> np.ndarray:
 
 def fold_indices(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
     """The rows of each of several folds: whole groups, classes balanced, seeded."""
-    if len(set(groups)) * (int(labels.max()) + 1) <= MANY_CELLS:
-        folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: judged by `move`
-            return [fold for _, fold in folder.split(labels, labels, groups)]
-    # scikit-learn weighs every group against every class and fold: hours for thousands of classes. Here each group
-    # counts as of its most frequent class, and goes where that class has the fewest images.
+    folder = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds: judged by `move`
+        return [fold for _, fold in folder.split(labels, labels, groups)]
+
+
+def folds_by_class(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
+    """The same, class after class: a group counts as of its most frequent class, and goes where that has the fewest.
+
+    scikit-learn weighs every group against every class and fold, which takes hours for thousands of classes, and with
+    few groups of a class its older versions may leave a fold without it.
+    """
     names, members = np.unique(groups, return_inverse=True)
     order = np.lexsort((labels, members))
     starts = np.flatnonzero(np.r_[True, np.diff(members[order]) > 0])
@@ -140,7 +145,6 @@ def move(splits: np.ndarray, labels: np.ndarray, groups: np.ndarray, to: str, fr
             f"Every class has too few images for a {to} split of {fraction:.0%}: the largest has {counts.max()}, and "
             f"{folds} are needed. Add images, or give a split column."
         )
-    sides = fold_indices(y, groups[order], folds, seed)
 
     def cost(fold: np.ndarray) -> tuple[int, float]:
         """Classes that this fold would take or leave nothing of, then how far it is from the fraction, per class."""
@@ -148,5 +152,9 @@ def move(splits: np.ndarray, labels: np.ndarray, groups: np.ndarray, to: str, fr
         lost = int(((taken == 0) | (taken == counts))[counts > 0].sum())
         return lost, float(np.abs(taken / np.maximum(counts, 1) - fraction).sum())
 
+    many = len(set(groups[train])) * len(counts) > MANY_CELLS
     # Large groups make folds uneven; the best of them, and not the first, is the split.
-    splits[order[min(sides, key=cost)]] = to
+    best = min((folds_by_class if many else fold_indices)(y, groups[order], folds, seed), key=cost)
+    if not many and cost(best)[0]:
+        best = min([best, *folds_by_class(y, groups[order], folds, seed)], key=cost)
+    splits[order[best]] = to

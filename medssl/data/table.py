@@ -10,7 +10,17 @@ from pathlib import Path
 
 from medssl.data.columns import Columns, read_header
 from medssl.data.groups import looks_like_groups, read_groups
-from medssl.data.rows import BOX_COLUMNS, NO_VALUE, SPLIT_NAMES, base_row, box_values, split_name
+from medssl.data.rows import (
+    BOX_COLUMNS,
+    BOXES,
+    MASK_FILE,
+    NO_VALUE,
+    SPLIT_NAMES,
+    base_row,
+    box_values,
+    file_inside,
+    split_name,
+)
 from medssl.errors import DataError
 
 DELIMITERS = ",;\t"
@@ -78,12 +88,30 @@ def table_rows(path: Path) -> tuple[list[dict], list[str]]:
     nameless = [index for index in blank if any(line[index].strip() for _, line in numbered)]
     if nameless:
         notes.append(f"{path.name}: not used: {len(nameless)} column(s) without a name.")
-    return rows, [*columns.notes, *notes]
+    return one_a_picture(rows, path.name), [*columns.notes, *notes]
+
+
+def one_a_picture(rows: Sequence[dict], table: str) -> list[dict]:
+    """The rows, those of one picture as one with all its boxes. Raises DataError where they say different things."""
+    pictures: dict[str, dict] = {}
+    for row in rows:
+        first = pictures.setdefault(row["image"]["path"], row)
+        if first is row:
+            continue
+        for column in ("label", "split", "group_id", "source", MASK_FILE):
+            if first.get(column) != row.get(column):
+                raise DataError(
+                    f"{table} has several lines of {row['file_name']!r}, one a box, with different values of {column} "
+                    f"({first.get(column)!r}, {row.get(column)!r}). Make them the same."
+                )
+        first[BOXES] += row[BOXES]
+    return list(pictures.values())
 
 
 def read_rows(path: Path, places: Sequence[str], cells: Mapping[str, Sequence[str]], columns: Columns) -> list[dict]:
     """The rows without their groups; `cells` are the values of our columns. Raises DataError."""
-    root, rows, seen = os.path.abspath(path.parent), [], set()
+    root, rows = os.path.abspath(path.parent), []
+    seen: dict[str, bool] = {}
     splits = read_splits(cells.get("split"), columns.one("split"), places, path.name)
     boxes = all(name in cells for name in BOX_COLUMNS)
     for index, place in enumerate(places):
@@ -92,20 +120,22 @@ def read_rows(path: Path, places: Sequence[str], cells: Mapping[str, Sequence[st
             if value.lower() in NO_VALUE:
                 said = f" ({value!r} means no value)" if value else ""
                 raise DataError(f"{place} has no {what}{said}. Fill it in or remove the line.")
-        # By the words of the path, not by where a link leads: Hub snapshots are folders of links to elsewhere.
-        file = os.path.normpath(os.path.join(root, name))
-        if not file.startswith(os.path.join(root, "")):
-            raise DataError(f"{place} names {name!r}, which lies outside the folder. Use paths inside it.")
-        if "\0" in name or not os.path.isfile(file):
-            raise DataError(f"{place} names {name!r}, which does not exist. Put the file there or remove the line.")
-        if file in seen:
+        file = file_inside(root, name, place)
+        box = box_values({column: cells[column][index] for column in BOX_COLUMNS}, place) if boxes else {}
+        # A picture with several lesions has a line for each.
+        several = bool(boxes) and None not in box.values()
+        if file in seen and not (several and seen[file]):
             raise DataError(f"{place} names {name!r} a second time. Remove one of the lines.")
-        seen.add(file)
+        seen[file] = several
         row = base_row(file, name, label, splits[index])
         source = cells["source"][index] if "source" in cells else ""
         row["source"] = "" if source.lower() in NO_VALUE else source
-        if boxes:
-            row.update(box_values({column: cells[column][index] for column in BOX_COLUMNS}, place))
+        row.update(box)
+        if several:
+            row[BOXES] = [tuple(box.values())]
+        mask = cells[MASK_FILE][index] if MASK_FILE in cells else ""
+        if mask.lower() not in NO_VALUE:
+            row[MASK_FILE] = file_inside(root, mask, place)
         rows.append(row)
     return rows
 

@@ -56,7 +56,7 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
     head = shape(patient, picture)
     lesion = PLACES[label](picture, head)
     image = tissue(patient, picture, head, lesion if label != "no_tumor" else None)
-    for _ in range(picture.integers(3, 8)):
+    for _ in range(picture.integers(2, 6)):
         image = vessel(picture, image, head.brain)
     mask = np.zeros((SIDE, SIDE), bool)
     if label == "no_tumor":
@@ -69,7 +69,7 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
     inside = head.outline > 0
     # Scanner and window: every slice gets a mean and contrast of its own, so that neither tells of a tumour.
     values = image[inside]
-    wanted, spread = picture.uniform(0.22, 0.45), picture.uniform(0.11, 0.19)
+    wanted, spread = picture.uniform(0.25, 0.42), picture.uniform(0.12, 0.19)
     image = np.where(inside, wanted + (image - values.mean()) / values.std() * spread, patient.uniform(0, 0.03))
     image = np.clip(camera(np.clip(image, 0, 1), picture, (0.4, 1.0), (0.006, 0.022)), 0, 1)
     return np.repeat(image[..., None], 3, axis=2).astype(np.float32), mask
@@ -77,9 +77,9 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
 
 def shape(patient: np.random.Generator, picture: np.random.Generator) -> Head:
     """The egg-shaped outline of a head and the brain in it."""
-    half_length = patient.uniform(84, 102) * picture.uniform(0.93, 1.02)
+    half_length = patient.uniform(98, 106) * picture.uniform(0.95, 1.02)
     half_width = half_length * patient.uniform(0.74, 0.9)
-    center = (SIDE / 2 + picture.uniform(-7, 7), SIDE / 2 + picture.uniform(-8, 8))
+    center = (SIDE / 2 + picture.uniform(-4, 4), SIDE / 2 + picture.uniform(-8, 8))
     scalp, skull = patient.uniform(4, 8), patient.uniform(4, 7)
     flat = np.zeros((1, 1), np.float32)
     head = Head(center, half_length, half_width, picture.normal(0, 0.07), flat, flat, scalp)
@@ -212,10 +212,10 @@ def vessel(picture: np.random.Generator, image: np.ndarray, brain: np.ndarray) -
 def decoy(picture: np.random.Generator, image: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """Patchy bright and dark shading: as bright and as large as a tumour, and without its outline."""
     rows, columns = np.nonzero(brain > 6)
-    for _ in range(picture.integers(2, 5)):
+    for _ in range(picture.integers(1, 3)):
         at = picture.integers(len(rows))
         center, stretch, angle = (rows[at], columns[at]), picture.uniform(1, 2), picture.uniform(0, 3.2)
-        cloud = blob(picture, center, picture.uniform(9, 17), 0.1, 4, stretch, angle)
+        cloud = blob(picture, center, picture.uniform(12, 22), 0.1, 4, stretch, angle)
         alpha = fill(cloud, 16) * np.clip(0.5 + 0.5 * noise_field(picture, 9, 2), 0, 1) * (brain > 0)
         image = blend(image, (picture.uniform(0.75, 1.0) if picture.random() < 0.65 else 0.15,), 0.8 * alpha)
     return image
@@ -223,7 +223,7 @@ def decoy(picture: np.random.Generator, image: np.ndarray, brain: np.ndarray) ->
 
 def deep(picture: np.random.Generator, head: Head) -> Lesion:
     """Within one hemisphere, clear of the skull and of the midline."""
-    size = picture.uniform(14, 23)
+    size = picture.uniform(20, 28)
     y, x = np.mgrid[:SIDE, :SIDE]
     beside = np.abs(head.axes(y, x)[1]) * head.half_width
     rows, columns = np.nonzero((head.brain > size + 1) & (beside > size * 0.8))
@@ -235,7 +235,7 @@ def deep(picture: np.random.Generator, head: Head) -> Lesion:
 
 def dural(picture: np.random.Generator, head: Head) -> Lesion:
     """On the inner side of the skull, or on the falx in front or behind."""
-    size = picture.uniform(16, 25)
+    size = picture.uniform(22, 31)
     if picture.random() < 0.3:
         side = picture.choice([-1, 1])
         forward = picture.uniform(0.5, 0.66) * picture.choice([-1, 1], p=[0.4, 0.6])
@@ -250,7 +250,7 @@ def dural(picture: np.random.Generator, head: Head) -> Lesion:
 def sellar(picture: np.random.Generator, head: Head) -> Lesion:
     """On the midline, in the cistern above the sella."""
     y, x = head.place(SELLA + picture.uniform(-0.03, 0.04), 0)
-    return Lesion((y, x + picture.uniform(-2, 2)), picture.uniform(11, 17))
+    return Lesion((y, x + picture.uniform(-2, 2)), picture.uniform(17, 23))
 
 
 def glioma(

@@ -14,7 +14,7 @@ LABELS = ("cataract", "diabetic_retinopathy", "glaucoma", "normal")
 # Choroid and pigment of different people, RGB.
 TONES = np.array([(0.78, 0.36, 0.15), (0.62, 0.26, 0.12), (0.72, 0.46, 0.24), (0.6, 0.44, 0.36), (0.8, 0.32, 0.2)])
 # The side in pixels of the part that the disc is drawn in.
-WINDOW = 64
+WINDOW = 96
 BLOOD, EXUDATE = (0.42, 0.14, 0.09), (0.98, 0.86, 0.5)
 
 
@@ -48,10 +48,10 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
     else:
         image = reflection(picture, image, fundus)
     # Flash, focus and ageing lens differ between pictures of every class.
-    haze = picture.uniform(0, 0.25)
+    haze = picture.uniform(0, 0.12)
     image = image * (1 - haze) + haze * np.array([0.6, 0.42, 0.26]) * picture.uniform(0.6, 1.1)
-    blur = picture.uniform(0.2, 1.0)
-    image = gaussian_filter(image, (blur, blur, 0)) * picture.uniform(0.75, 1.2) * (1 + picture.normal(0, 0.06, 3))
+    blur = picture.uniform(0.2, 0.6)
+    image = gaussian_filter(image, (blur, blur, 0)) * picture.uniform(0.68, 1.15) * (1 + picture.normal(0, 0.09, 3))
     image = image * illumination(picture, fundus)[..., None]
     image = camera(image, picture, (0.2, 0.5), (0.006, 0.02)) * fill(fundus.aperture, 2)[..., None]
     return np.clip(image + picture.uniform(0, 0.02), 0, 1).astype(np.float32), mask & (fundus.aperture > 2)
@@ -70,8 +70,8 @@ def field_of_view(patient: np.random.Generator, picture: np.random.Generator) ->
         notch = np.hypot(y - center[0] + radius * np.sin(turn), x - center[1] - radius * np.cos(turn))
         aperture = np.maximum(aperture, np.minimum(5 - notch, 3))
     eye = int(picture.choice([-1, 1]))
-    disc = center + np.array([picture.uniform(-14, 14), eye * patient.uniform(36, 56)])
-    macula = disc + np.array([picture.uniform(2, 12), -eye * patient.uniform(52, 62)])
+    disc = center + np.array([picture.uniform(-14, 14), eye * patient.uniform(24, 40)])
+    macula = disc + np.array([picture.uniform(2, 12), -eye * patient.uniform(72, 84)])
     return Fundus(aperture, radius, center, disc, macula, eye)
 
 
@@ -81,14 +81,14 @@ def illumination(picture: np.random.Generator, fundus: Fundus) -> np.ndarray:
     outwards = np.clip(1 - fundus.aperture / fundus.radius, 0, 1) ** 2
     turn = picture.uniform(0, 2 * np.pi)
     side = ((y - SIDE / 2) * np.sin(turn) + (x - SIDE / 2) * np.cos(turn)) / SIDE
-    return 1 - picture.uniform(-0.12, 0.45) * outwards + picture.uniform(0, 0.4) * side
+    return 1 - picture.uniform(-0.1, 0.25) * outwards + picture.uniform(0, 0.2) * side
 
 
 def retina(patient: np.random.Generator, picture: np.random.Generator, fundus: Fundus) -> np.ndarray:
     """Pigment, choroid and macula under the vessels, `[224, 224, 3]`."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-    mix = patient.dirichlet(np.full(len(TONES), 0.5))
-    color = (mix @ TONES) * patient.uniform(0.85, 1.15) * (1 + patient.normal(0, 0.05, 3))
+    mix = patient.dirichlet(np.full(len(TONES), 2.0))
+    color = (mix @ TONES) * patient.uniform(0.92, 1.08) * (1 + patient.normal(0, 0.03, 3))
     grain = 0.05 * noise_field(picture, 90) + 0.025 * noise_field(picture, 7, 2)
     # Vessels of the choroid show through where pigment is thin.
     choroid = np.clip(1 - np.abs(noise_field(picture, 13)) / 0.9, 0, 1) * np.clip(noise_field(picture, 80), 0, 1.5)
@@ -109,7 +109,7 @@ def vessels(patient: np.random.Generator, fundus: Fundus) -> tuple[np.ndarray, n
     walks, steps = [], []
     y, x = (float(value) for value in fundus.disc)
     for up in (-1, 1):
-        for kind, thick in ((0, patient.uniform(1.4, 2.0)), (1, patient.uniform(1.0, 1.5))):
+        for kind, thick in ((0, patient.uniform(1.8, 2.5)), (1, patient.uniform(1.3, 1.9))):
             start_y, start_x = y + patient.normal(0, 1.5), x + patient.normal(0, 1.5)
             walks.append((start_y, start_x, up * patient.uniform(0.9, 1.6), thick, -fundus.eye, 0, kind))
             if patient.random() < 0.8:
@@ -149,7 +149,7 @@ def nerve(
     part, at, size = (
         np.s_[top : top + WINDOW, left : left + WINDOW],
         fundus.disc - (top, left),
-        patient.uniform(13.5, 20),
+        patient.uniform(20, 28),
     )
     turn = np.pi / 2 + patient.normal(0, 0.15)
     field = blob(patient, tuple(at), size, 0.02, 4, patient.uniform(1.0, 1.2), turn, WINDOW)
@@ -161,12 +161,12 @@ def nerve(
     cup = blob(picture, tuple(middle), size * ratio, 0.03, 4, 1.0 + 0.2 * tall, np.pi / 2, WINDOW)
     inside, hollow = fill(field, picture.uniform(1.5, 3)), fill(np.minimum(cup, field - 1.0), 2.2)
     # The light of the whole disc is the same with either cup: what the cup has more, the rim has less.
-    level, contrast = picture.uniform(0.6, 0.88), picture.uniform(0.24, 0.38)
+    level, contrast = picture.uniform(0.6, 0.8), picture.uniform(0.34, 0.46)
     rim = np.clip(level - contrast * (hollow * inside).sum() / inside.sum(), 0.3, 1)
     light = rim + contrast * hollow + 0.03 * noise_field(picture, 9, side=WINDOW)
     tint = np.array([1.22, 0.76, 0.45]) + hollow[..., None] * np.array([-0.06, 0.2, 0.24])
     # A pale crescent beside the disc, in every class.
-    aside = (at[0], at[1] - fundus.eye * picture.uniform(0, 7))
+    aside = (at[0], at[1] - fundus.eye * picture.uniform(0, 10))
     crescent = fill(blob(picture, aside, size * picture.uniform(1, 1.15), 0.04, 4, side=WINDOW), 3) * (1 - inside)
     pale = picture.uniform(0.5, 0.9) * np.array([1.15, 0.8, 0.5])
     below = image[part]
@@ -209,7 +209,7 @@ def free(picture: np.random.Generator, fundus: Fundus, middle: np.ndarray, sprea
         at = middle + picture.normal(0, spread, 2)
         row, column = int(at[0]), int(at[1])
         inside = 0 <= row < SIDE and 0 <= column < SIDE and fundus.aperture[row, column] > 8
-        if inside and np.hypot(*(at - fundus.disc)) > 27:
+        if inside and np.hypot(*(at - fundus.disc)) > 38:
             return at
     return None
 
@@ -221,14 +221,14 @@ def lesions(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> 
     for _ in range(picture.integers(3, 6)):
         middle = free(picture, fundus, fundus.macula, 40)
         for _ in range(picture.integers(5, 12) if middle is not None else 0):
-            radius = picture.uniform(0.8, 1.9) if picture.random() < 0.7 else picture.uniform(2.0, 3.8)
-            wanted.append((free(picture, fundus, middle, 12), radius, BLOOD))
+            radius = picture.uniform(1.5, 3.0) if picture.random() < 0.55 else picture.uniform(3.2, 6.0)
+            wanted.append((free(picture, fundus, middle, 16), radius, BLOOD))
     for _ in range(picture.integers(1, 4)):
         middle, start = free(picture, fundus, fundus.macula, 26), picture.uniform(0, 6.3)
-        reach = picture.uniform(5, 12)
+        reach = picture.uniform(7, 16)
         for turn in np.linspace(0, picture.uniform(2, 5), picture.integers(8, 18) if middle is not None else 0):
             on_ring = middle + reach * np.array([np.sin(start + turn), np.cos(start + turn)])
-            wanted.append((free(picture, fundus, on_ring, 2.2), picture.uniform(0.7, 2.1), EXUDATE))
+            wanted.append((free(picture, fundus, on_ring, 3.0), picture.uniform(1.4, 3.3), EXUDATE))
     for at, radius, color in wanted:
         if at is not None:
             part, field = spot(picture, image, at, radius, color, 1.2, picture.uniform(0.65, 0.9))
@@ -238,11 +238,11 @@ def lesions(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> 
 
 def freckles(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> np.ndarray:
     """Soft drusen, freckles and dust: as much dark and yellow as the lesions of diabetes have, without their edges."""
-    for _ in range(picture.integers(4, 14)):
+    for _ in range(picture.integers(2, 8)):
         at = free(picture, fundus, fundus.center, 45)
         if at is not None:
             color = BLOOD if picture.random() < 0.5 else EXUDATE
-            radius = picture.uniform(2, 5.5)
+            radius = picture.uniform(5, 9)
             spot(picture, image, at, radius, color, 2 * radius, picture.uniform(0.25, 0.6))
     return image
 
@@ -254,13 +254,13 @@ def opacity(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) -> 
     distance = np.hypot(y - middle[0], x - middle[1])
     theta = np.arctan2(y - middle[0], x - middle[1]) + 0.06 * noise_field(picture, 30)
     cloud = np.zeros((SIDE, SIDE), np.float32)
-    for _ in range(picture.integers(6, 13)):
+    for _ in range(picture.integers(8, 14)):
         towards, wide, reach = picture.uniform(-np.pi, np.pi), picture.uniform(0.1, 0.25), picture.uniform(14, 55)
         turn = np.abs((theta - towards + np.pi) % (2 * np.pi) - np.pi)
         # A wedge: broad at the lens' rim, and ending in a point.
         wedge = np.clip((wide * (distance - reach) / 60 - turn) * distance / 8 + 0.5, 0, 1)
         cloud = np.maximum(cloud, wedge * picture.uniform(0.7, 1))
-    if picture.random() < 0.7:
+    if picture.random() < 0.9:
         core = blob(picture, tuple(middle), picture.uniform(16, 34), 0.08, 6) + 4 * noise_field(picture, 14, 2)
         cloud = np.maximum(cloud, picture.uniform(0.7, 1) * fill(core, 12))
     cloud = np.clip(cloud * (0.95 + 0.12 * noise_field(picture, 8, 3)), 0, 1) * (fundus.aperture > 0)
@@ -277,10 +277,10 @@ def reflection(picture: np.random.Generator, image: np.ndarray, fundus: Fundus) 
     """Soft flares and shadows of the camera: as large as an opacity, and what lies behind them stays sharp."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     light = np.ones((SIDE, SIDE), np.float32)
-    for _ in range(picture.integers(1, 4)):
-        at, turn, size = picture.uniform(20, SIDE - 20, 2), picture.uniform(0, np.pi), picture.uniform(18, 46)
+    for _ in range(picture.integers(1, 3)):
+        at, turn, size = picture.uniform(20, SIDE - 20, 2), picture.uniform(0, np.pi), picture.uniform(24, 50)
         along = (np.cos(turn) * (x - at[1]) + np.sin(turn) * (y - at[0])) / picture.uniform(1, 2.5)
         across = np.cos(turn) * (y - at[0]) - np.sin(turn) * (x - at[1])
         factor = picture.choice([picture.uniform(0.45, 0.75), picture.uniform(1.3, 1.8)])
-        light *= 1 + (factor - 1) * 0.7 * fill(size - np.hypot(along, across), picture.uniform(14, 34))
+        light *= 1 + (factor - 1) * 0.55 * fill(size - np.hypot(along, across), picture.uniform(30, 50))
     return image * light[..., None]

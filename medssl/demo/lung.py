@@ -53,10 +53,10 @@ def slide_of(random: np.random.Generator) -> Slide:
     pinks = np.array([[0.12, 0.65, 0.22], [0.30, 0.55, 0.12], [0.10, 0.50, 0.34]])
     tints = np.array([[1.0, 0.98, 0.91], [0.93, 0.96, 1.0], [1.0, 1.0, 1.0], [0.97, 0.93, 0.98]])
     return Slide(
-        light=random.dirichlet((0.7,) * 4) @ tints * random.uniform(0.92, 1.0),
-        haematoxylin=random.dirichlet((0.7,) * 3) @ blues * random.uniform(0.75, 1.2),
-        eosin=random.dirichlet((0.7,) * 3) @ pinks * random.uniform(0.6, 1.3),
-        level=random.uniform(0.62, 0.78),
+        light=random.dirichlet((1.5,) * 4) @ tints * random.uniform(0.95, 1.0),
+        haematoxylin=random.dirichlet((1.5,) * 3) @ blues * random.uniform(0.8, 1.15),
+        eosin=random.dirichlet((1.5,) * 3) @ pinks * random.uniform(0.75, 1.2),
+        level=random.uniform(0.63, 0.77),
         nucleus=random.uniform(4.3, 5.3),
         alveolus=random.uniform(52, 76),
     )
@@ -91,8 +91,9 @@ def draw(label: str, patient: np.random.Generator, picture: np.random.Generator)
     chromatin *= picture.uniform(0.17, 0.23) / chromatin.mean()
     eosin = solid * tissue.eosin * (1 - 0.55 * np.minimum(tissue.nuclei, 1)) + tissue.air * 0.03
     eosin *= picture.uniform(0.40, 0.55) / eosin.mean()
+    tint = 1 + picture.normal(0, 0.015, 3)  # of lamp and camera: the color that is left says less of the class
     image = through_stain(
-        slide.light * (1 + 0.03 * noise_field(picture, 200))[..., None],
+        slide.light * tint * (1 + 0.03 * noise_field(picture, 200))[..., None],
         (chromatin, slide.haematoxylin),
         (eosin, slide.eosin),
         (blood, np.array([0.05, 1.3, 0.95]) * picture.uniform(0.6, 1)),

@@ -21,7 +21,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.auto import tqdm
 
-from medssl.data.rows import BOX_COLUMNS
+from medssl.data.rows import BOX_COLUMNS, MASK_FILE
 from medssl.demo import brain, eye, leukaemia, lung
 from medssl.demo.drawing import to_uint8
 from medssl.errors import DataError
@@ -30,6 +30,7 @@ PER_GROUP = 2
 # Groups go round these, so that 60, 20 and 20 % of each class are in train, val and test.
 SPLIT_ROUND = ("train", "train", "val", "train", "test")
 SOURCE = "synthetic"
+MASKS = "masks"  # a folder that loaders leave aside by its name
 Drawer = Callable[[str, np.random.Generator, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 # What draws the pictures of each demo task: (label, patient's randomness, picture's randomness) -> (image, mask).
 DRAWERS: dict[str, tuple[tuple[str, ...], Drawer]] = {
@@ -141,32 +142,30 @@ def phantom_dataset(task: str, per_label: int, seed: int = 0, progress: bool = F
 
 
 def write_phantoms(folder: str | Path, task: str, per_label: int, seed: int = 0, progress: bool = False) -> Path:
-    """Phantoms as an imagefolder: LABEL/NUMBER.png, metadata.csv, and masks/LABEL/NUMBER.png beside it.
+    """Phantoms as an imagefolder: LABEL/NUMBER.png, masks/LABEL/NUMBER.png, and a metadata.csv that names both.
 
-    `folder` must be new or empty; it appears whole. The masks lie in `folder`-masks, so that no loader takes them for
-    images. Raises DataError.
+    `folder` must be new or empty; it appears whole. Raises DataError.
     """
     folder = Path(folder)
-    for place in (folder, masks_of(folder)):
-        if place.exists() and any(place.iterdir()):
-            raise DataError(f"{place} exists and is not empty; give another folder.")
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} exists and is not empty; give another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        images, masks, lines = beside / "images", beside / "masks", []
+        images, lines = beside / "images", []
+        masks = masks_of(images)
         for phantom in draw_phantoms(task, per_label, seed, progress):
             name = f"{phantom.name}.png"
             for top, pixels in ((images, phantom.image), (masks, phantom.mask)):
                 (top / name).parent.mkdir(parents=True, exist_ok=True)
                 (top / name).write_bytes(png(pixels))
             box = ["" if phantom.box is None else f"{value:.6f}" for value in phantom.box or range(4)]
-            lines.append([name, phantom.label, phantom.split, phantom.group_id, SOURCE, *box])
+            lines.append([name, phantom.label, phantom.split, phantom.group_id, SOURCE, f"{MASKS}/{name}", *box])
         with (images / "metadata.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["file_name", "label", "split", "group_id", "source", *BOX_COLUMNS])
+            writer.writerow(["file_name", "label", "split", "group_id", "source", MASK_FILE, *BOX_COLUMNS])
             writer.writerows(lines)
         images.replace(folder)
-        masks.replace(masks_of(folder))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
@@ -174,5 +173,4 @@ def write_phantoms(folder: str | Path, task: str, per_label: int, seed: int = 0,
 
 def masks_of(folder: str | Path) -> Path:
     """Where the masks of an imagefolder of phantoms lie."""
-    folder = Path(folder)
-    return folder.with_name(f"{folder.name}-masks")
+    return Path(folder) / MASKS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from medssl.backbones.backbone import Backbone
+from medssl.backbones.reading import CLS, MEAN, Part
 from medssl.explain.attention_maps import attention_maps, check_attention, grid_saliency, patch_grid
 from medssl.explain.explainer import Explainer, Saliency, View
 from medssl.heads.head import ClassificationHead, Head
@@ -26,8 +27,8 @@ class AttentionRollout(Explainer):
     """Abnar & Zuidema, ACL 2020, arXiv 2005.00928. Class-agnostic: the same map whatever is asked for.
 
     It never reads the score, so `evidence` only says that the map has contrast. The flow ends in the tokens that the
-    head reads: CLS, the mean over patches, or both. Cost: 1 forward, no gradients; memory of that forward and
-    blocks x N x N for N tokens. Raises BundleError for a model without global attention.
+    head reads, in each block that it reads: CLS, the mean over patches. Cost: 1 forward, no gradients; memory of that
+    forward and blocks x N x N for N tokens. Raises BundleError for a model without global attention.
     """
 
     method = "attention_rollout"
@@ -44,11 +45,14 @@ class AttentionRollout(Explainer):
     def saliency(self, view: View) -> Saliency:
         """The flow from each patch to the tokens that the head reads, up to the block that it reads."""
         _, weights = attention_maps(self.backbone, view.pixels, lambda found: found[0].mean(dim=0))
-        flow = rollout(weights[: self.head.layer])
-        rows = {"cls": flow[0], "mean": flow[self.backbone.prefix :].mean(dim=0)}
         # A head of another kind reads patches, whatever its library pools.
-        pooling = self.head.pooling if isinstance(self.head, ClassificationHead) else "mean"
-        row = sum(rows[name] for name in pooling.split("+"))
+        own = isinstance(self.head, ClassificationHead)
+        parts = self.head.reading.parts if own else (Part(MEAN, self.head.layer),)
+        flows = {block: rollout(weights[:block]) for block in {part.block for part in parts}}
+        row = sum(
+            flows[part.block][0] if part.token == CLS else flows[part.block][self.backbone.prefix :].mean(dim=0)
+            for part in parts
+        )
         size = view.pixels.shape[-2:]
         view.progress(1.0)
         return grid_saliency(patch_grid(row, self.backbone, size), size, 1)

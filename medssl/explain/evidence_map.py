@@ -31,7 +31,7 @@ class EvidenceMap(Explainer):
                 f"An evidence map needs a head that looks at patches; given: a head of kind {head.kind!r}. "
                 "Build the bundle with head='patch', or take another explainer."
             )
-        super().__init__(backbone.reading(head.layer), head)
+        super().__init__(backbone, head)
 
     @torch.no_grad()
     def saliency(self, view: View) -> Saliency:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from medssl.backbones.backbone import Backbone, Encoding
+from medssl.backbones.backbone import Backbone, Encoding, blocks
 from medssl.explain.explanation import Explanation, to_unit_range
-from medssl.explain.score import Score, as_score
+from medssl.explain.score import Score, as_score, reads_only_cls
 from medssl.heads.head import Head
 from medssl.library.library import Case
 
@@ -66,7 +66,7 @@ class Explainer:
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         head.check_backbone(backbone)
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head = head.reader(backbone), head
 
     def saliency(self, view: View, **options: Any) -> Saliency:  # noqa: ANN401
         """The map of one image; forwards and backwards that it took beyond the encoding it was handed are counted."""
@@ -80,7 +80,7 @@ class Explainer:
         batch = batch_size or self.backbone.batch_size(self.head.preprocess)
         return torch.cat(
             [
-                score.values(self.backbone.forward(part, low_precision=low_precision)).cpu()
+                score.values(self.backbone.forward(part, low_precision=low_precision, cls_only=score.cls_only)).cpu()
                 for part in pixels.split(batch)
             ]
         )
@@ -108,6 +108,8 @@ class Explainer:
                 encoding = self.backbone.forward(pixels, maps=True)
             passes = 1
         score = as_score(self.head, target, self.head.classify(encoding)[0])
+        if self.backbone.has_cls and not self.caution:  # a map that does not look at the class asks for no more scores
+            score = replace(score, cls_only=reads_only_cls(score, encoding, len(blocks(self.backbone.model))))
         value = float(score.values(encoding)[0])
         view = View(pixels, encoding, score, value, seed, progress or (lambda _fraction: None))
         found = self.saliency(view, **options)

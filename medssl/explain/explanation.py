@@ -38,13 +38,18 @@ class Explanation:
 
     def overlay(self, image: Image.Image, opacity: float = 0.5) -> Image.Image:
         """The heatmap in colour over the RGB image; stronger evidence is more opaque, up to `opacity` (0..1)."""
-        position = self.heatmap * (len(COLOR_STOPS) - 1)
-        lower = np.clip(position.astype(int), 0, len(COLOR_STOPS) - 2)
-        fraction = (position - lower)[..., None]
-        colors = COLOR_STOPS[lower] * (1 - fraction) + COLOR_STOPS[lower + 1] * fraction
-        weight = opacity * np.sqrt(self.heatmap)[..., None]
-        blended = np.asarray(image, np.float32) * (1 - weight) + colors * weight
-        return Image.fromarray(np.clip(np.round(blended), 0, 255).astype(np.uint8))
+        return colored(image, self.heatmap, opacity)
+
+
+def colored(image: Image.Image, heatmap: np.ndarray, opacity: float) -> Image.Image:
+    """A map `[H, W]` in 0..1 in colour over the RGB image; higher is more opaque, up to `opacity` (0..1)."""
+    position = heatmap * (len(COLOR_STOPS) - 1)
+    lower = np.clip(position.astype(int), 0, len(COLOR_STOPS) - 2)
+    fraction = (position - lower)[..., None]
+    colors = COLOR_STOPS[lower] * (1 - fraction) + COLOR_STOPS[lower + 1] * fraction
+    weight = opacity * np.sqrt(heatmap)[..., None]
+    blended = np.asarray(image, np.float32) * (1 - weight) + colors * weight
+    return Image.fromarray(np.clip(np.round(blended), 0, 255).astype(np.uint8))
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:

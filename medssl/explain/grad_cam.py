@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from medssl.backbones.backbone import Encoding
+from medssl.backbones.backbone import Backbone, Encoding
+from medssl.backbones.blocks import blocks, layer_norms
 from medssl.explain.attention_maps import grid_saliency, twin
 from medssl.explain.explainer import Explainer, Saliency, View
+from medssl.heads.head import ClassificationHead
 
 
 def leaf(tensor: torch.Tensor) -> torch.Tensor:
@@ -19,8 +21,9 @@ def leaf(tensor: torch.Tensor) -> torch.Tensor:
 class GradCAM(Explainer):
     """Selvaraju et al., ICCV 2017, arXiv 1610.02391.
 
-    The channels are those of `Backbone.map_layer`, the last block's first layer norm (its patch tokens); the final
-    feature map of a model without; the patches of the block that a head reads, if it reads an earlier one. Cost: 1
+    The channels are those of `Backbone.map_layer`, the last block's first layer norm (its patch tokens), or that of the
+    last block that the reading knows; the final feature map of a model without; the patches of the block that a patch
+    head reads, if it reads an earlier one. Cost: 1
     forward and 1 backward through the last block (otherwise only the backward, through pooling and head); memory of one
     forward and the last block's activations.
     """
@@ -62,5 +65,12 @@ class GradCAM(Explainer):
             kept.append(leaf(output))
             return kept[-1]
 
-        apart.map_layer.register_forward_hook(restart)
+        self.first_norm(apart, view.score.kind == "case").register_forward_hook(restart)
         return apart.forward(view.pixels.clone()), kept[-1], 2
+
+    def first_norm(self, backbone: Backbone, case: bool) -> torch.nn.Module:
+        """The first norm of the last block that the score reads, so that something of it lies behind."""
+        reading = self.head.reading if case or isinstance(self.head, ClassificationHead) else None
+        if reading is None or any(part.block is None for part in reading.parts):
+            return backbone.map_layer
+        return layer_norms(blocks(backbone.model)[reading.blocks[-1] - 1])[0]

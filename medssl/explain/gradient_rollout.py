@@ -27,9 +27,9 @@ class GradientRollout(Explainer):
 
     Their rule for self-attention, with the gradient of the score. They read R's row of CLS; here a row counts by the
     score's gradient at its token, which is that row where the score reads CLS, the mean of the patches' rows where it
-    reads their mean. Cost: 1 forward and 1 backward; memory of one image's activations in all blocks, above all
-    attention and its gradients, 2 x blocks x heads x N x N for N tokens. Raises BundleError for a model without global
-    attention.
+    reads their mean; tokens of earlier blocks count likewise. Cost: 1 forward and 1 backward; memory of one image's
+    activations in all blocks, above all attention and its gradients, 2 x blocks x heads x N x N for N tokens. Raises
+    BundleError for a model without global attention.
     """
 
     method = "gradient_rollout"
@@ -46,16 +46,20 @@ class GradientRollout(Explainer):
             pixels = view.pixels.detach().clone().requires_grad_(True)
             encoding, weights = attention_maps(self.backbone, pixels, lambda found: found)
             view.progress(0.5)
-            read = [
-                tokens for tokens in (encoding.cls, encoding.patches, *encoding.layers.values()) if tokens is not None
-            ]
+            patches = [encoding.patches, *encoding.layers.values()]
+            read = [*([] if encoding.cls is None else [encoding.cls]), *encoding.block_cls.values(), *patches]
+            read += encoding.block_means.values()
             score = view.score.values(encoding).sum()
             gradients = torch.autograd.grad(score, [*read, *weights], allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             total = relevance(weights, gradients[len(read) :])
             ends = torch.zeros(len(total), device=total.device)
-            for gradient in gradients[: len(read)]:
+            means = len(read) - len(encoding.block_means)
+            for number, gradient in enumerate(gradients[: len(read)]):
                 norms = gradient.norm(dim=-1).flatten()
+                if number >= means:  # of a mean over patches: each has its share
+                    ends[self.backbone.prefix :] += norms / (len(ends) - self.backbone.prefix)
+                    continue
                 first = 0 if gradient.ndim == 2 else self.backbone.prefix
                 ends[first : first + len(norms)] += norms
             ends /= ends.sum().clamp(min=torch.finfo(ends.dtype).tiny)

@@ -52,6 +52,7 @@ def explain_likeness(
     found = explainer.explain(image, case, seed, encoding, lambda fraction: tell(half * fraction))
     mirrored = None
     if case.image is not None:
-        score = case_score(MIRRORED, encoding.pool(head.pooling)[0].cpu().numpy(), head.pooling)
+        own = encoding.pool(head.pooling)[0].cpu().numpy()
+        score = case_score(MIRRORED, own, head.pooling, case.space)
         mirrored = explainer.explain(case.image, score, seed, progress=lambda fraction: tell(half + half * fraction))
     return Likeness(case, found, mirrored)

@@ -46,8 +46,8 @@ class Randomization:
             columns = (column[np.isfinite(column)] for column in values.T)
             return [float(known.mean()) if len(known) else None for known in columns]
 
-        found = {"correlation": means(self.correlations), "likeness": means(self.likeness)}
-        return {"blocks": list(self.blocks), "images": len(self.correlations), **found}
+        by_stage = {"correlation": means(self.correlations), "likeness": means(self.likeness)}
+        return {"blocks": list(self.blocks), "images": len(self.correlations), **by_stage}
 
 
 def model_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
@@ -86,6 +86,21 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
+class CountedExplanations:
+    """Heatmaps of images by several explainers, counted so that `progress(fraction)` of all can be told."""
+
+    def __init__(self, images: Sequence[Image.Image], total: int, progress: Progress | None) -> None:
+        self.images, self.total, self.progress, self.done = images, max(1, total), progress, 0
+
+    def __call__(self, explainer: Explainer, number: int, target: str | None, seed: int) -> Explanation:
+        """The explanation of one image, by its number."""
+        explanation = explainer.explain(self.images[number], target=target, seed=seed)
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done / self.total)
+        return explanation
+
+
 def model_randomization(
     make: MakeExplainer,
     backbone: Backbone,
@@ -110,17 +125,7 @@ def model_randomization(
     model = copy.deepcopy(backbone.model).cpu()
     blocks = model_blocks(model)
     stages = tuple(range(len(blocks) + 1)) if cascade else (len(blocks),)
-    total = max(1, len(images) * (len(stages) + (explanations is None)))
-    done = 0
-
-    def explained(explainer: Explainer, number: int, target: str | None, drawn: int) -> Explanation:
-        nonlocal done
-        found = explainer.explain(images[number], target=target, seed=drawn)
-        done += 1
-        if progress is not None:
-            progress(done / total)
-        return found
-
+    explained = CountedExplanations(images, len(images) * (len(stages) + (explanations is None)), progress)
     if explanations is None:
         untouched = make(backbone, head)
         explanations = [explained(untouched, number, None, seed) for number in range(len(images))]

@@ -24,6 +24,7 @@ from medssl.explain.faithfulness import (
 from medssl.explain.score import Score, class_index, class_score
 
 CONV_STRIDE = 32
+BEATS_CHANCE = 0.9  # the share of random maps that a heatmap must beat to be called better than chance
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Verification:
     forward_passes: int
     seconds: float
 
+    @property
+    def better_than_chance(self) -> bool:
+        """Whether the heatmap beats nearly all of the random maps."""
+        return self.insertion_minus_deletion.beats >= BEATS_CHANCE
+
     def to_dict(self) -> dict:
         """The fields in plain JSON types."""
         return asdict(self)
@@ -66,6 +72,30 @@ def against_random(value: float, control: np.ndarray, higher_is_better: bool) ->
     beats = float((better + 0.5 * (control == value)).mean())
     spread = float(control.mean()), float(control.min()), float(control.max())
     return AgainstRandom(value, *spread, beats, higher_is_better)
+
+
+class CountedScores:
+    """Scores of altered pixels by an explainer, counted so that `progress(fraction)` of all passes can be told."""
+
+    def __init__(self, explainer: Explainer, passes: int, progress: Progress | None) -> None:
+        self.explainer, self.passes, self.progress, self.done = explainer, passes, progress, 0
+
+    def __call__(self, score: Score, altered: torch.Tensor) -> torch.Tensor:
+        """The scores `[B]` of pixels `[B, 3, H, W]`."""
+        values = self.explainer.scores(score, altered)
+        self.done += len(altered)
+        if self.progress is not None:
+            self.progress(min(1.0, self.done / self.passes))
+        return values
+
+
+def random_maps_like(explainer: Explainer, pixels: torch.Tensor, count: int, seed: int) -> list[np.ndarray]:
+    """Random heatmaps `[H, W]` of pixels `[1, 3, H, W]`, as coarse as the backbone's own grid."""
+    height, width = pixels.shape[-2:]
+    stride = explainer.backbone.stride or CONV_STRIDE
+    cells = (max(2, height // stride), max(2, width // stride))
+    seeds = np.random.SeedSequence(seed).generate_state(count)
+    return [random_heatmap(height, width, int(drawn), cells) for drawn in seeds]
 
 
 def verify(
@@ -88,26 +118,13 @@ def verify(
     if random_maps < 1:
         raise DataError(f"random_maps is {random_maps}; at least 1 is needed to compare with.")
     started = time.perf_counter()
-    head, backbone = explainer.head, explainer.backbone
+    head = explainer.head
     if score is None:
         score = class_score(head, class_index(head, explanation.target, torch.zeros(len(head.labels))))
-    pixels = backbone.pixels([image], head.preprocess)
-    height, width = pixels.shape[-2:]
-    stride = backbone.stride or CONV_STRIDE
-    cells = (max(2, height // stride), max(2, width // stride))
-    passes, done = curve_passes(1 + random_maps, steps), 0
-
-    def counted(score: Score, altered: torch.Tensor) -> torch.Tensor:
-        nonlocal done
-        values = explainer.scores(score, altered)
-        done += len(altered)
-        if progress is not None:
-            progress(min(1.0, done / passes))
-        return values
-
-    seeds = np.random.SeedSequence(seed).generate_state(random_maps)
-    maps = [shown_map(explanation), *(random_heatmap(height, width, int(drawn), cells) for drawn in seeds)]
-    curves = deletion_insertion(counted, score, pixels, maps, steps, seed)
+    pixels = explainer.backbone.pixels([image], head.preprocess)
+    passes = curve_passes(1 + random_maps, steps)
+    maps = [shown_map(explanation), *random_maps_like(explainer, pixels, random_maps, seed)]
+    curves = deletion_insertion(CountedScores(explainer, passes, progress), score, pixels, maps, steps, seed)
     figures = {
         name: against_random(
             getattr(curves[0], name),

@@ -16,8 +16,8 @@ NOISE_MODES = ("full", "first_order", "none")
 class ViTCX(Explainer):
     """The explainer: `ViTCX(backbone, head).explain(image)`; further options of `explain` are those of `saliency`.
 
-    Cost for N masks (10 to 40), beside 1 forward for the feature maps: 2N forwards in float32, as published; memory for
-    one batch of forwards and N masks of pixel size. Raises BundleError when head and backbone do not belong together.
+    Cost for N masks (10 to 40), beside 1 forward for the feature maps: 2N forwards, as published; memory for one batch
+    of forwards and N masks of pixel size. Raises BundleError when head and backbone do not belong together.
     """
 
     method = "vit_cx"
@@ -31,23 +31,23 @@ class ViTCX(Explainer):
         distance_threshold: float = DISTANCE_THRESHOLD,
         max_masks: int | None = MAX_MASKS,
         batch_size: int | None = None,
-        low_precision: bool | None = None,
+        low_precision: bool = True,
     ) -> Saliency:
         """Each pixel: the mean causal impact of the masks, weighted by how much they show of it.
 
         A mask m's impact is f(x*m + n*(1-m)) - f(x + n*(1-m)) + f(x). `noise` is "full" for just that: the published
         method. "first_order" takes its second term from gradients and "none" leaves it out: cheaper by half, and other
         maps where the model is unsure (docs, explainers). At most `max_masks` masks are made (None: as many as the
-        distance threshold gives); whether that bound was met stands in the Explanation's settings. `batch_size` images
-        are encoded at once, in low precision or (`low_precision=False`) float32; by default float32 for "full", whose
-        second term bf16 cannot resolve. Raises BundleError for a value outside these.
+        distance threshold gives); whether that bound was met stands in the Explanation's settings, and the precision.
+        `batch_size` images are encoded at once, in the backbone's low precision, whose maps agree with the published
+        ones as float32's do (docs, explainers), or (`low_precision=False`) in float32. Raises BundleError for a value
+        outside these.
         """
         if noise not in NOISE_MODES:
             raise BundleError(f"There is no noise mode {noise!r}. Allowed: {', '.join(NOISE_MODES)}.")
         for name, value in (("max_masks", max_masks), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise BundleError(f"{name} is {value}; allowed: None, or a whole number from 1 on.")
-        low_precision = noise != "full" if low_precision is None else low_precision
         size = tuple(view.pixels.shape[-2:])
         masks = self.masks(view, distance_threshold, max_masks)
         if not len(masks):
@@ -57,9 +57,9 @@ class ViTCX(Explainer):
         values = (weighted / masks.sum(dim=0).clamp(min=1e-8) / len(masks)).numpy()
         evidence = len(masks) > 1 and float(impacts.max() - impacts.min()) >= EVIDENCE_SPREAD
         capped = max_masks is not None and len(masks) >= max_masks
-        return Saliency(
-            values, len(masks), passes, evidence, {"noise": noise, "max_masks": max_masks, "capped": capped}
-        )
+        precision = self.backbone.precision if low_precision else "fp32"
+        settings = {"noise": noise, "max_masks": max_masks, "capped": capped, "precision": precision}
+        return Saliency(values, len(masks), passes, evidence, settings)
 
     def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
         """The masks `[N, h, w]` to try, from the encoding's feature maps."""

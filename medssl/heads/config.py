@@ -12,7 +12,8 @@ import numpy as np
 
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.checkpoint import first_line
-from medssl.errors import BundleError
+from medssl.backbones.reading import PLAIN, Reading
+from medssl.errors import BackboneError, BundleError
 from medssl.heads.prediction_sets import BANDS, AdaptiveSets, threshold_members
 from medssl.heads.stored import SHAPE
 from medssl.images.preprocess import Preprocess
@@ -123,7 +124,8 @@ class HeadConfig:
     """All settings of a head; see `to_dict` for their form in config.json.
 
     `backbone` is {"id", "revision", "dimension"}; `embedding_dim` and `pooling` are of the embedding that the library
-    searches. `fitted_on`, `task` and `versions` are plain JSON. Raises BundleError for settings that do not fit.
+    searches, `case_space` is the space that it compares them in: together the `reading`. `fitted_on`, `task` and
+    `versions` are plain JSON. Raises BundleError for settings that do not fit.
     """
 
     kind: ClassVar[str] = LINEAR
@@ -138,6 +140,7 @@ class HeadConfig:
     fitted_on: dict = field(default_factory=dict)
     task: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
+    case_space: str = PLAIN
 
     def __post_init__(self) -> None:
         if not is_plain(self.to_dict()):
@@ -146,6 +149,15 @@ class HeadConfig:
             raise BundleError(f"A head needs two or more different labels; given: {self.labels}.")
         if not 0 < self.temperature < math.inf:
             raise BundleError(f"temperature is {self.temperature}; it must be above 0.")
+        try:
+            _ = self.reading
+        except BackboneError as error:
+            raise BundleError(f"The head's config does not fit. {error}") from error
+
+    @property
+    def reading(self) -> Reading:
+        """What an embedding is made of, and the space that cases are compared in."""
+        return Reading.parse(self.pooling, self.case_space)
 
     def to_dict(self) -> dict:
         """The config.json of the head, with its schema_version; a linear head's names no kind."""

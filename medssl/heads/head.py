@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +13,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from medssl.backbones.backbone import Backbone, Encoding, check_pooling, first_line
+from medssl.backbones.backbone import Backbone, Encoding, first_line
+from medssl.backbones.reading import Reading
 from medssl.errors import BundleError
 from medssl.heads.config import LINEAR, READABLE, HeadConfig, check_schema
 from medssl.hub.pull import CONFIG_FILE, SETTINGS, WEIGHTS_FILE, is_hub_id, pull
@@ -64,19 +65,32 @@ def read_config(folder: Path, source: str | Path) -> dict:
     return config
 
 
-def read_weights(folder: Path, source: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a head's folder. Raises BundleError when there is no safetensors file."""
+def read_weights(folder: Path, source: str | Path, what: str = "head") -> dict[str, torch.Tensor]:
+    """The tensors in a head's folder, or in that of `what` it is. Raises BundleError without a safetensors file."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise BundleError(
-            f"The head {str(source)!r} holds no {WEIGHTS_FILE}. Only safetensors are read: a pickle can run code."
+            f"The {what} {str(source)!r} holds no {WEIGHTS_FILE}. Only safetensors are read: a pickle can run code."
         )
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise BundleError(
-            f"{WEIGHTS_FILE} of the head {str(source)!r} is no safetensors file: {first_line(error)}"
+            f"{WEIGHTS_FILE} of the {what} {str(source)!r} is no safetensors file: {first_line(error)}"
         ) from error
+
+
+def check_fitted_on(fitted: Mapping, backbone: Backbone, what: str = "head") -> None:
+    """Raises BundleError, naming both values, unless a backbone is the one that these facts are of."""
+    facts = backbone.describe()
+    # A folder may have moved; its revision is a hash of the weights and settles what it is.
+    names = ["revision", "dimension"] if str(fitted.get("revision")).startswith("sha256:") else list(facts)
+    for name in names:
+        if fitted.get(name) != facts[name]:
+            raise BundleError(
+                f"This {what} was fitted on a backbone with {name} {fitted.get(name)!r}; "
+                f"the backbone given has {facts[name]!r}. Use {fitted.get('id')}."
+            )
 
 
 class Head(torch.nn.Module, PyTorchModelHubMixin):
@@ -97,6 +111,21 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
         self.backbone, self.preprocess = config.backbone, config.preprocess
         self.temperature, self.thresholds = float(config.temperature), config.thresholds
         self.fitted_on, self.task, self.versions = config.fitted_on, config.task, config.versions
+
+    @property
+    def reading(self) -> Reading:
+        """What an embedding is made of, and the space that cases are compared in."""
+        return self.config.reading
+
+    def reader(self, backbone: Backbone) -> Backbone:
+        """The backbone with all that this head and its library read in every Encoding. Raises BackboneError."""
+        return backbone.reading(self.layer).pooled(self.pooling)
+
+    def compared_in(self: HeadT, space: str) -> HeadT:
+        """The same head for a library that compares cases in a space. Familiarity stays that of plain embeddings."""
+        other = type(self)(replace(self.config, case_space=space))
+        other.load_state_dict(self.state_dict())
+        return other.eval()
 
     @property
     def kind(self) -> str:
@@ -143,16 +172,7 @@ class Head(torch.nn.Module, PyTorchModelHubMixin):
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Raises BundleError, naming both values, unless this is the backbone the head was fitted on."""
-        facts = backbone.describe()
-        # A folder may have moved; its revision is a hash of the weights and settles what it is.
-        fields = ["revision", "dimension"] if str(self.backbone.get("revision")).startswith("sha256:") else list(facts)
-        for field in fields:
-            if self.backbone.get(field) != facts[field]:
-                raise BundleError(
-                    f"This head was fitted on a backbone with {field} {self.backbone.get(field)!r}; "
-                    f"the backbone given has {facts[field]!r}. Use {self.backbone.get('id')}."
-                )
-        check_pooling(self.pooling, backbone.has_cls)
+        check_fitted_on(self.backbone, backbone)
         if backbone.embedding_dim(self.pooling) != self.embedding_dim:
             raise BundleError(
                 f"This head reads embeddings of {self.embedding_dim} numbers; pooling {self.pooling!r} on this "
@@ -209,7 +229,6 @@ class ClassificationHead(Head):
         Raises BundleError when the shapes do not fit, BackboneError for a pooling that the backbone does not have.
         """
         weight, bias = torch.as_tensor(weight).float(), torch.as_tensor(bias).float()
-        check_pooling(pooling, backbone.has_cls)
         expected = (len(labels), backbone.embedding_dim(pooling))
         if tuple(weight.shape) != expected or tuple(bias.shape) != expected[:1]:
             raise BundleError(

@@ -60,6 +60,7 @@ class StoredHead(TypedDict, total=False):
     embedding_dim: Annotated[int, Ge(1)]
     backbone: StoredBackbone
     pooling: str
+    case_space: str
     preprocess: StoredPreprocess
     temperature: FiniteFloat
     thresholds: StoredThresholds

@@ -28,8 +28,13 @@ from medssl.shapes import read_json
 MODEL, DATASET = "model", "dataset"
 CONFIG_FILE, METRICS_FILE, CARD_FILE = "config.json", "metrics.json", "README.md"
 WEIGHTS_FILE, MANIFEST_FILE = "model.safetensors", "manifest.json"
-CHECKPOINT = (CONFIG_FILE, "preprocessor_config.json")
+SPACE_FILE = "case_space.safetensors"  # of a head whose library does not compare plain embeddings
+LOCALIZER = "localizer"  # the folder of a bundle that holds one, with a config and weights of its own
+CHECKPOINT = (CONFIG_FILE, "preprocessor_config.json", "finetuning.json")
 WEIGHTS = (WEIGHTS_FILE, "model-*.safetensors", "model.safetensors.index.json")
+REGIONS = "regions"  # the same of the cases' regions
+LOCALIZER_FILES = (f"{LOCALIZER}/{CONFIG_FILE}", f"{LOCALIZER}/{WEIGHTS_FILE}")
+REGION_FILES = (f"{REGIONS}/{CONFIG_FILE}", f"{REGIONS}/{WEIGHTS_FILE}")
 PUBLISHED = "published"  # the key of a head's config that names the repos and revisions that belong to it
 # The clients' own retries take 25 s and more where there is no network; one short question first spares them.
 ANSWER_WITHIN = 4.0
@@ -51,6 +56,11 @@ class BundleFiles:
     metrics: Path
     card: Path
     cases_fingerprint: str | None = None
+
+    def part(self, name: str) -> Path | None:
+        """The folder of a part that not every bundle has, None where this one does not."""
+        folder = self.root / name
+        return folder if folder.is_dir() else None
 
 
 class _Network:
@@ -179,7 +189,8 @@ def pull_bundle(repo_id: str, revision: str | None = None, token: str | bool | N
 
     Raises BundleError.
     """
-    files = (CONFIG_FILE, WEIGHTS_FILE, METRICS_FILE, CARD_FILE, MANIFEST_FILE)
+    own = (CONFIG_FILE, WEIGHTS_FILE, SPACE_FILE, METRICS_FILE, CARD_FILE, MANIFEST_FILE)
+    files = (*own, *LOCALIZER_FILES, *REGION_FILES)
     head = pull(repo_id, files, revision=revision, token=token)
     if not (head / CONFIG_FILE).is_file():
         raise BundleError(f"{repo_id!r} on the Hub holds no {CONFIG_FILE}, so it is no medssl bundle.")

@@ -1,4 +1,4 @@
-"""Any file -> RGB image, safely: PNG, JPEG, TIFF, WebP, BMP and DICOM, told apart by content."""
+"""Any file -> RGB image, safely: PNG, JPEG, TIFF, WebP, BMP, DICOM and NIfTI, told apart by content."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from medssl.images.bmp import is_rle4, read_rle4
 from medssl.images.color import to_srgb
 from medssl.images.dicom import count_frames, frame_number, is_dicom, read_dicom
 from medssl.images.limits import DAMAGED, MAX_BYTES, check_size, too_large
+from medssl.images.nifti import Volume, is_nifti
 from medssl.images.orientation import ORIENTATION_TAG, upright
 from medssl.images.shades import sixteen_bit_shades
 from medssl.images.tiff import count_pages, read_tiff, wide_values
 
 # What the page offers; Pillow is asked for the first five alone.
-FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM")
+FORMATS = ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM", "NIfTI")
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+ANIMATED_MARKS = (b"\x89PNG", b"RIFF")  # formats that may hold a picture after another
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-ALLOWED = "Allowed: PNG, JPEG, TIFF, WebP, BMP or DICOM."
+ALLOWED = "Allowed: PNG, JPEG, TIFF, WebP, BMP, DICOM or NIfTI."
 # What a user may take for an image, by its first bytes ("?" is any byte).
 REFUSED = (
     (b"%PDF", "a PDF document"),
@@ -40,8 +42,8 @@ REFUSED = (
     (b"\x89HDF", "an HDF5 file"),
     (b"\x93NUMPY", "a NumPy array file"),
     (b"NRRD", "an NRRD volume"),
-    (b"\x5c\x01\x00\x00", "a NIfTI volume"),
-    (b"\x00\x00\x01\x5c", "a NIfTI volume"),
+    (b"\x5c\x01\x00\x00", "a NIfTI or Analyze header without its volume"),
+    (b"\x00\x00\x01\x5c", "a NIfTI or Analyze header without its volume"),
     (b"\x1a\x45\xdf\xa3", "a video"),
     (b"\x00\x00\x01\xba", "a video"),
     (b"RIFF????AVI ", "a video"),
@@ -63,7 +65,8 @@ Source = str | Path | bytes | bytearray | BinaryIO | Image.Image
 def read_image(source: Source, frame: int = 0) -> Image.Image:
     """The RGB image in a path, bytes, file object or PIL image; content decides, not the name.
 
-    `frame` picks one frame of a multi-frame DICOM file or page of a TIFF (`frame_count` says how many there are).
+    `frame` picks one frame of a multi-frame DICOM file, page of a TIFF, picture of an animated WebP or PNG, or slice
+    of a NIfTI volume (`frame_count` says how many there are; see `Volume` for how slices lie).
     Orientation is applied, transparency laid on white (as viewers show it), colors converted to sRGB by the profile
     that the file brings, all metadata dropped. Greys of more than 8 bits are shown as `sixteen_bit_shades` says, those
     of DICOM files as their window says.
@@ -79,6 +82,8 @@ def read_image(source: Source, frame: int = 0) -> Image.Image:
         raise ImageError("The file is empty. Give a file with an image in it.")
     if is_dicom(data):
         return clean(read_dicom(data, frame))
+    if is_nifti(data):
+        return Volume(data).image(frame)
     name = foreign_name(data)
     if name:
         raise ImageError(f"This is {name}, not an image that can be analysed. {ALLOWED}")
@@ -149,7 +154,8 @@ def foreign_name(data: bytes) -> str | None:
 
 
 def frame_count(source: Source) -> int:
-    """How many frames (DICOM) or pages (TIFF) a file holds that `read_image` can choose from; 1 for all else.
+    """How many frames (DICOM), pages (TIFF), pictures (WebP, PNG) or slices (NIfTI) a file holds that `read_image` can
+    choose from; 1 for all else.
 
     Raises ImageError for what is no file at all.
     """
@@ -159,8 +165,13 @@ def frame_count(source: Source) -> int:
     if is_dicom(data):
         return count_frames(data)
     try:
-        return count_pages(data) if data[:4] in TIFF_MARKS else 1
-    except DAMAGED:
+        if data[:4] in TIFF_MARKS:
+            return count_pages(data)
+        if data[:4] in ANIMATED_MARKS:
+            with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+                return int(getattr(image, "n_frames", 1))
+        return Volume(data).count if is_nifti(data) else 1
+    except (*DAMAGED, ImageError):  # which reading the picture says
         return 1
 
 
@@ -177,6 +188,9 @@ def decode(data: bytes, frame: int = 0) -> Image.Image:
             if image.format == "TIFF":
                 image.seek(page)
                 check_strips(image)
+            elif frame:
+                check_frame(image, frame)
+                image.seek(frame)
             return finished(image)
     except UnidentifiedImageError as error:
         raise ImageError(f"This file is not an image that can be read, or its start is damaged. {ALLOWED}") from error
@@ -184,6 +198,13 @@ def decode(data: bytes, frame: int = 0) -> Image.Image:
         raise ImageError(too_large()) from error
     except DAMAGED as error:
         raise ImageError("The image is damaged or cut off and cannot be decoded. Export it again.") from error
+
+
+def check_frame(image: Image.Image, frame: int) -> None:
+    """Raises ImageError for a picture of a file that it does not hold."""
+    count = int(getattr(image, "n_frames", 1))
+    if not 0 <= frame < count:
+        raise ImageError(f"There is no picture {frame}; this {image.format} file has {count}, counted from 0.")
 
 
 def check_strips(image: ImageFile.ImageFile) -> None:

@@ -6,6 +6,7 @@ good one costs no start; it is killed, and another started, when a file breaks i
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import LifoQueue
@@ -23,24 +25,37 @@ from PIL import Image
 
 from medssl.errors import ImageError
 from medssl.images.picture import Picture
+from medssl.images.pictures import PictureEntry
 from medssl.images.read import read_bytes
 
 SECONDS = 5.0
+LIST_SECONDS = 30.0  # of many files, each of which is looked at
 STARTS_WITHIN = 30.0
 MEMORY_BYTES = 1000 * 2**20  # of address space, beyond which the child gets a MemoryError
 LENGTH = struct.Struct("<Q")
 MOST_ANSWER = 256 * 2**20
+Request = tuple[str, Any, int | None]  # kind, the bytes or paths, which picture
 SLOW = "The file could not be read within {seconds:g} seconds, so it was given up. Export the image anew, or smaller."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a child says of a file: an RGB picture, or why there is none."""
+    """What a child says: an RGB picture and where it stood, or where many pictures lie, or why there is neither."""
 
     size: tuple[int, int] = (0, 0)
     pixels: bytes | memoryview = b""
     notes: tuple[str, ...] = ()
     error: str = ""
+    frame: int = 0
+    frames: int = 1
+    name: str = ""
+    dicom: bool = False
+    entries: tuple[PictureEntry, ...] = ()
+
+    def picture(self) -> Picture:
+        """The picture."""
+        image = Image.frombytes("RGB", self.size, self.pixels)
+        return Picture(image, self.notes, self.frame, self.frames, self.name, self.dicom)
 
 
 class Child:
@@ -66,12 +81,12 @@ class Child:
                 "The program that reads uploads does not start. Try again; tell the maintainer if it stays."
             )
 
-    def ask(self, data: bytes, frame: int | None, seconds: float) -> Answer | None:
-        """The answer to a file; None when it did not come within the deadline or the child died."""
+    def ask(self, request: Request, seconds: float) -> Answer | None:
+        """The answer to a request; None when it did not come within the deadline or the child died."""
         deadline = time.monotonic() + seconds
-        request = pickle.dumps((data, frame))
+        packed_request = pickle.dumps(request)
         # Sent by a thread: a child that no longer reads would block the pipe.
-        sender = threading.Thread(target=self.send, args=(request,), daemon=True)
+        sender = threading.Thread(target=self.send, args=(packed_request,), daemon=True)
         sender.start()
         packed = self.receive(deadline)
         return None if packed is None else read_answer(packed)
@@ -121,15 +136,15 @@ class Child:
 def read_answer(packed: bytes | bytearray) -> Answer | None:
     """A child's message, which is plain data and no pickle: a child that was taken over must not reach this process."""
     try:
-        width, height, notes_length, error_length = struct.unpack_from("<4Q", packed)
-        place = struct.calcsize("<4Q")
-        notes = packed[place : place + notes_length].decode("utf-8")
-        error = packed[place + notes_length : place + notes_length + error_length].decode("utf-8")
-        pixels = memoryview(packed)[place + notes_length + error_length :]  # a view, as the copy is large
-        if not error and len(pixels) != 3 * width * height:
-            return None
-        return Answer((width, height), pixels, tuple(notes.splitlines()), error)
-    except (struct.error, UnicodeDecodeError):
+        (length,) = LENGTH.unpack_from(packed)
+        facts = json.loads(packed[LENGTH.size : LENGTH.size + length])
+        entries = tuple(PictureEntry(**entry) for entry in facts.pop("entries", ()))
+        width, height = facts.pop("size", (0, 0))
+        notes = tuple(str(note) for note in facts.pop("notes", ()))
+        pixels = memoryview(packed)[LENGTH.size + length :]  # a view, as the copy is large
+        answer = Answer((width, height), pixels, notes, entries=entries, **facts)
+        return answer if len(pixels) == 3 * width * height else None
+    except (struct.error, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return None
 
 
@@ -144,21 +159,37 @@ class SafeReader:
 
     def read(self, source: Any, frame: int | None = None) -> Picture:  # noqa: ANN401
         """The picture in a path, bytes or file object; see `read_image`. Raises ImageError."""
-        data = read_bytes(source)
+        return self._ask(("picture", read_bytes(source), frame), self.seconds).picture()
+
+    def read_many(self, paths: Sequence[str | Path]) -> SafePictures:
+        """All pictures in files and zips, each decoded in a child when it is asked for; see `read_images`.
+
+        Raises ImageError.
+        """
+        places = [str(path) for path in paths]
+        return SafePictures(self, places, self._ask(("list", places, None), LIST_SECONDS))
+
+    def read_entry(self, paths: list[str], number: int) -> Picture:
+        """One of the pictures that `read_many` listed. Raises ImageError."""
+        # A child that did not list them looks at all files first.
+        return self._ask(("entry", paths, number), LIST_SECONDS).picture()
+
+    def _ask(self, request: Request, seconds: float) -> Answer:
+        """A child's answer. Raises ImageError for what it refuses, and when it breaks its bounds."""
         child = self._children.get()
         try:
             if child is None or child.process.poll() is not None:
                 child = Child()
-            answer = child.ask(data, frame, self.seconds)
+            answer = child.ask(request, seconds)
             if answer is None:
                 child.end()
                 child = None
-                raise ImageError(SLOW.format(seconds=self.seconds))
+                raise ImageError(SLOW.format(seconds=seconds))
         finally:
             self._children.put(child)
         if answer.error:
             raise ImageError(answer.error)
-        return Picture(Image.frombytes("RGB", answer.size, answer.pixels), answer.notes)
+        return answer
 
     def close(self) -> None:
         """End the children that wait; one that is busy ends with this process, when its pipe closes."""
@@ -169,3 +200,21 @@ class SafeReader:
             if child is not None:
                 child.end()
             self._children.put(None)
+
+
+class SafePictures(Sequence[Picture]):
+    """Pictures of strangers' files, as `Pictures` are those of one's own; made by `SafeReader.read_many`."""
+
+    def __init__(self, reader: SafeReader, paths: list[str], listing: Answer) -> None:
+        self._reader, self._paths = reader, paths
+        self.entries, self.notes = listing.entries, listing.notes
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+        """One picture, or a list of them for a slice. Raises ImageError."""
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self._reader.read_entry(self._paths, number) for number in numbers]
+        return self._reader.read_entry(self._paths, numbers)

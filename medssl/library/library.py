@@ -7,7 +7,9 @@ import os
 import re
 import weakref
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -19,23 +21,27 @@ from datasets import Image as ImageFeature
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from medssl.errors import DataError, ImageError, LibraryError
+from medssl.errors import ImageError, LibraryError
 from medssl.images.read import read_image
-from medssl.library.stores import KEY_VARIABLE, MEMORY, URL_VARIABLE, is_server, shared_store
-from medssl.metrics.retrieval import unit
+from medssl.library.memory_store import MEMORY
+from medssl.library.server_store import KEY_VARIABLE, TIMEOUT, URL_VARIABLE
+from medssl.library.space import CaseSpace, in_space
+from medssl.library.store import EXACT_UP_TO, Store
+from medssl.library.stores import is_server, release, shared_store
+from medssl.library.vectors import CaseVectors, Exclusion, unit_vectors
+from medssl.runtime import default_cache
 
 COLUMNS = ("id", "image", "label", "group_id", "source", "embedding")
 # float32 scores of equal vectors differ in their last digits; candidates this close are scored again in float64.
 TOLERANCE = 1e-5
 SPARE = 8
-SERVER_TIMEOUT = 30
 
 
 @dataclass(frozen=True)
 class Case:
     """One library image that was found; `score` is its cosine to the query, `image` its thumbnail or None.
 
-    `embedding [D]` float32 is what was compared.
+    `embedding [D]` float32 is what was compared, in `space` (None: as it is).
     """
 
     id: str
@@ -45,6 +51,7 @@ class Case:
     source: str
     image: Image.Image | None
     embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+    space: CaseSpace | None = field(default=None, repr=False, compare=False)
 
 
 def embedding_matrix(dataset: Dataset) -> np.ndarray:
@@ -60,48 +67,81 @@ def embedding_matrix(dataset: Dataset) -> np.ndarray:
     return values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(column), widths[0])
 
 
-def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `[N,D]` at length one, float32. Raises LibraryError naming the rows that have no direction."""
-    try:
-        return unit(vectors.astype(np.float64)).astype(np.float32)
-    except DataError as error:
-        raise LibraryError(f"The cases cannot be searched: {error}") from error
+def case_vectors(dataset: Dataset, space: CaseSpace | None = None) -> CaseVectors:
+    """What a store holds of a data set of cases in a space. Raises LibraryError for incomplete embeddings."""
+    vectors = np.asarray(in_space(space, embedding_matrix(dataset)), np.float32)
+    return CaseVectors.of(vectors, dataset["group_id"])
+
+
+def plain_name(name: str) -> str:
+    """What the plain library beside one in another space is called."""
+    return f"{name}.plain"
 
 
 class CaseLibrary:
-    """The cases of a data set, found by the cosine of their embeddings `[D]`; exact, in a fixed order.
+    """The cases of a data set, found by the cosine of their embeddings `[D]`, in a fixed order.
 
-    `location`: None takes MEDSSL_QDRANT_URL (with MEDSSL_QDRANT_API_KEY) where set, else memory; ":memory:"; an
-    http(s) address of a Qdrant server (its port where it is not 6333); anything else is a folder. A folder or server
-    keeps one collection for each `name` and builds it anew only when the embeddings differ. Qdrant holds row numbers
-    and unit vectors only; everything else of a case stays in the data set. Raises LibraryError.
+    `location`: None takes MEDSSL_QDRANT_URL (with MEDSSL_QDRANT_API_KEY) where set, else memory for up to EXACT_UP_TO
+    cases and the folder `libraries` of medssl's cache for more; ":memory:"; an http(s) address of a Qdrant server (its
+    port where it is not 6333); an opened Store; anything else is a folder. A folder or server keeps one collection for
+    each `name` and builds it anew only when the cases differ. It holds row numbers, group numbers and unit vectors
+    only; everything else of a case stays in the data set. Up to EXACT_UP_TO cases all are compared; above, a graph
+    (HNSW) proposes candidates, which are compared again in float64. `space` maps embeddings before they are compared
+    (None: the plain space); familiarity always compares plain embeddings, where images of other kinds stand out more,
+    so that a library in another space keeps a plain one beside it. Raises LibraryError.
     """
 
     def __init__(
-        self, dataset: Dataset, location: str | None = None, name: str = "cases", timeout: int = SERVER_TIMEOUT
+        self,
+        dataset: Dataset,
+        location: str | Store | None = None,
+        name: str = "cases",
+        timeout: int = TIMEOUT,
+        space: CaseSpace | None = None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,150}", name) or "--" in name:
             raise LibraryError(f"A library cannot be named {name!r}: use letters, digits, '.', '_' and single '-'.")
-        self.name = name
+        self.name, self.space = name, space
+        self._plain: CaseLibrary | None = None
         self._read(dataset)
-        vectors = unit_vectors(embedding_matrix(dataset))
-        self.dimension = vectors.shape[1]
-        location = str(location or os.environ.get(URL_VARIABLE) or MEMORY)
-        if location != MEMORY and not is_server(location):
-            location = str(Path(location).expanduser().resolve())
-        self.location, self.collection = location, ""
-        api_key = (os.environ.get(KEY_VARIABLE) or None) if is_server(location) else None
+        cases = case_vectors(dataset, space)
+        self.dimension, self._group_numbers = cases.dimension, cases.groups.tolist()
+        self.collection = ""
         self._closed, self._drop = False, None
-        self._store = shared_store(location, api_key, timeout, self)
+        if isinstance(location, Store):
+            self._store = location
+            self._store.libraries.add(self)
+        else:
+            place = place_of(location, len(cases))
+            api_key = (os.environ.get(KEY_VARIABLE) or None) if is_server(place) else None
+            self._store = shared_store(place, api_key, timeout, self)
+        self.location = self._store.location
         try:
-            self.collection = self._store.collection_for(name, vectors)
+            self.collection = self._store.collection_for(name, cases)
         finally:
             if not self.collection:
                 self.close()
         if self._store.in_memory:
             # A memory collection goes with its library. No lock here: this may run inside any other call.
-            self._drop = weakref.finalize(self, self._store.client.delete_collection, self.collection)
+            self._drop = weakref.finalize(self, self._store.drop, self.collection)
             self._drop.atexit = False
+        if space is not None:
+            self._open_plain(dataset, location, timeout)
+
+    def _open_plain(self, dataset: Dataset, location: str | Store | None, timeout: int) -> None:
+        """Have the library that familiarity asks."""
+        opened = False
+        try:
+            self._plain = CaseLibrary(dataset, location, plain_name(self.name), timeout)
+            opened = True
+        finally:
+            if not opened:
+                self.close()
+
+    @property
+    def plain(self) -> CaseLibrary:
+        """The library of the same cases that compares embeddings as they are."""
+        return self if self._plain is None else self._plain
 
     def _read(self, dataset: Dataset) -> None:
         missing = [column for column in COLUMNS if column not in dataset.column_names]
@@ -146,7 +186,9 @@ class CaseLibrary:
         self._closed = True
         if self._drop is not None:
             self._drop()
-        self._store.release(self)
+        release(self._store, self)
+        if self._plain is not None:
+            self._plain.close()
 
     def search(
         self, embedding: ArrayLike, top_k: int = 6, exclude_group: str | None = None, exclude_id: str | None = None
@@ -156,40 +198,83 @@ class CaseLibrary:
         Cases of the excluded group or id are left out; where fewer are left, fewer come back. Raises LibraryError.
         """
         rows, scores = self._nearest(embedding, top_k, exclude_group, exclude_id)
-        return [self._case(row, score) for row, score in zip(rows, scores, strict=True)]
+        return [self.case_at(row, score) for row, score in zip(rows, scores, strict=True)]
+
+    def search_batch(
+        self, embeddings: np.ndarray, top_k: int, exclude_ids: Sequence[str], exclude_group: str | None = None
+    ) -> list[list[Case]]:
+        """What `search` gives for each embedding of `[B, D]`, without pictures; in memory by one matrix product.
+
+        `exclude_ids [B]` are left out each for its own embedding. Raises LibraryError.
+        """
+        if not self._store.in_memory:  # of a million cases a matrix would not be small
+            asked = zip(embeddings, exclude_ids, strict=True)
+            return [self.search(embedding, top_k, exclude_group, case_id) for embedding, case_id in asked]
+        queries = np.stack([self._checked(embedding) for embedding in embeddings])
+        wanted = min(_positive(top_k), len(self))
+        # float32 finds the candidates, which are then scored as `search` scores them.
+        similarity = queries.astype(np.float32) @ self._units.T
+        if exclude_group is not None:
+            similarity[:, self._rows_of_group.get(exclude_group, [])] = -np.inf
+        for row, case_id in enumerate(exclude_ids):
+            similarity[row, self._rows_of_id.get(case_id, [])] = -np.inf
+        return [self._best(scores, query, wanted) for scores, query in zip(similarity, queries, strict=True)]
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """All embeddings at length one, float32 `[N, D]`."""
+        return unit_vectors(np.asarray(in_space(self.space, np.asarray(self._embeddings[:]["embedding"])), np.float32))
+
+    def _best(self, similarity: np.ndarray, query: np.ndarray, wanted: int) -> list[Case]:
+        """The best cases of float32 similarities `[N]`, -inf for excluded ones, without pictures."""
+        wanted = min(wanted, int(np.isfinite(similarity).sum()))
+        if not wanted:
+            return []
+        edge = np.partition(similarity, -wanted)[-wanted] - TOLERANCE
+        rows = np.flatnonzero(similarity >= edge)
+        scores = self._cosines(rows, query)
+        best = np.argsort(-scores, kind="stable")[:wanted]
+        return [self.case_at(int(rows[at]), float(scores[at]), pictured=False) for at in best]
 
     def find(self, case_id: str, embedding: ArrayLike) -> Case:
         """The case of that id, scored against an embedding `[D]`. Raises LibraryError where there is none."""
         query, rows = self._checked(embedding), self._rows_of_id.get(case_id)
         if not rows:
             raise LibraryError(f"There is no case {case_id!r} among the {len(self)} cases; search gives their ids.")
-        return self._case(rows[0], float(self._cosines(rows[:1], query)[0]))
+        return self.case_at(rows[0], float(self._cosines(rows[:1], query)[0]))
 
-    def _case(self, row: int, score: float) -> Case:
+    def excluded_rows(self, group_id: str | None, case_id: str | None) -> frozenset[int]:
+        """The rows of a group's cases and of those of an id."""
+        return self._exclusion(group_id, case_id).rows
+
+    def case_at(self, row: int, score: float = 1.0, pictured: bool = True) -> Case:
+        """The case in that row, with a score (default: that against itself) and, if `pictured`, its picture."""
         return Case(
             id=self._ids[row],
             label=self._labels[row],
             score=score,
             group_id=self._groups[row],
             source=self._sources[row],
-            image=self._thumbnail(row),
+            image=self._thumbnail(row) if pictured else None,
             embedding=np.asarray(self._embeddings[row]["embedding"], np.float32),
+            space=self.space,
         )
 
     def _cosines(self, rows: ArrayLike, query: np.ndarray) -> np.ndarray:
         """The cosines `[N]` in float64 of some rows to a query of length one."""
-        cases = np.asarray(self._embeddings[rows]["embedding"], np.float64)
+        cases = in_space(self.space, np.asarray(self._embeddings[rows]["embedding"], np.float64))
         scores = (cases * query).sum(axis=1) / np.sqrt((cases * cases).sum(axis=1))
         return np.clip(scores, -1.0, 1.0)
 
     def familiarity(
         self, embedding: ArrayLike, exclude_id: str | None = None, exclude_group: str | None = None, k: int = 5
     ) -> float:
-        """Mean cosine of an embedding `[D]` to its k nearest cases (of all that are left, where these are fewer).
+        """Mean cosine of an embedding `[D]` to its k nearest cases (of all that are left, where these are fewer), all
+        as they are, whatever space the library compares cases in.
 
         Raises LibraryError where nothing is left.
         """
-        _, scores = self._nearest(embedding, k, exclude_group, exclude_id)
+        _, scores = self.plain._nearest(embedding, k, exclude_group, exclude_id)
         if not scores:
             raise LibraryError(
                 f"Every one of the {len(self)} cases is left out (group {exclude_group!r}, id {exclude_id!r}), so "
@@ -204,32 +289,35 @@ class CaseLibrary:
         if self._closed:
             raise LibraryError(f"The case library {self.name!r} is closed. Make a new one.")
         query, top_k = self._checked(embedding), _positive(top_k)
-        excluded: set[int] = set()
-        if exclude_group is not None:
-            excluded.update(self._rows_of_group.get(exclude_group, ()))
-        if exclude_id is not None:
-            excluded.update(self._rows_of_id.get(exclude_id, ()))
-        wanted = min(top_k, len(self) - len(excluded))
+        exclusion = self._exclusion(exclude_group, exclude_id)
+        most = len(self) - len(exclusion.rows)
+        wanted = min(top_k, most)
         if wanted == 0:
             return [], []
-        # All excluded cases may come first, and no more than these. Only ties at the edge ask for another round.
-        limit = min(len(self), wanted + len(excluded) + SPARE)
+        # Only ties at the edge ask for another round.
+        limit = min(most, wanted + SPARE)
         while True:
-            hits = self._store.query(self.collection, query, limit)
-            left = [hit for hit in hits if hit.id not in excluded]
-            if len(left) < wanted:
+            hits = self._store.query(self.collection, query, limit, exclusion)
+            if len(hits) < wanted:
                 raise LibraryError(f"Cases have gone from collection {self.collection!r} of {self.location}. Restart.")
-            edge = left[wanted - 1].score - TOLERANCE
-            if limit == len(self) or hits[-1].score < edge:
+            edge = hits[wanted - 1].score - TOLERANCE
+            if limit == most or hits[-1].score < edge:
                 break
-            limit = min(len(self), 2 * limit)
-        rows = np.sort([int(hit.id) for hit in left if hit.score >= edge])
+            limit = min(most, 2 * limit)
+        rows = np.sort([hit.id for hit in hits if hit.score >= edge])
         scores = self._cosines(rows, query)
         best = np.argsort(-scores, kind="stable")[:wanted]
         return rows[best].tolist(), scores[best].tolist()
 
+    def _exclusion(self, group: str | None, case_id: str | None) -> Exclusion:
+        """The cases of a group and of an id, by their rows and by the group's number."""
+        of_group = self._rows_of_group.get(group, []) if group is not None else []
+        of_id = self._rows_of_id.get(case_id, []) if case_id is not None else []
+        number = self._group_numbers[of_group[0]] if of_group else None
+        return Exclusion(frozenset(of_group) | frozenset(of_id), number, tuple(of_id))
+
     def _checked(self, embedding: ArrayLike) -> np.ndarray:
-        """The embedding at length one, float64 `[D]`."""
+        """The embedding at length one in the library's space, float64 `[D]`."""
         try:
             query = np.asarray(embedding, np.float64)
         except (TypeError, ValueError) as error:
@@ -239,6 +327,7 @@ class CaseLibrary:
                 f"The embedding has the shape {query.shape}; the cases have ({self.dimension},). "
                 "Both must come from the same backbone and pooling."
             )
+        query = in_space(self.space, query)
         norm = np.linalg.norm(query)
         if not np.isfinite(norm) or norm == 0:
             raise LibraryError("The embedding is all zero or holds numbers that are not finite; it has no neighbours.")
@@ -253,6 +342,17 @@ class CaseLibrary:
             return read_image(record["bytes"])
         except ImageError:
             return None  # the case still counts, only its picture cannot be shown
+
+
+def embedded_place(cases: int) -> str:
+    """Where a library of that many cases is kept without a server."""
+    return MEMORY if cases <= EXACT_UP_TO else str(default_cache() / "libraries")
+
+
+def place_of(location: str | None, cases: int) -> str:
+    """Where a library of that many cases is kept: a location as given, made absolute, or the one by default."""
+    place = str(location or os.environ.get(URL_VARIABLE) or embedded_place(cases))
+    return place if place == MEMORY or is_server(place) else str(Path(place).expanduser().resolve())
 
 
 def _positive(top_k: int) -> int:

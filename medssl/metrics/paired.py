@@ -101,6 +101,27 @@ def paired_difference(
     return paired_differences(scores, [(0, 1)], groups, labels, n_bootstrap, seed)[0]
 
 
+def plainest(
+    scores: np.ndarray,
+    groups: Sequence[str],
+    labels: np.ndarray | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> tuple[int, list[dict]]:
+    """The first column of scores `[N, M]` that the best one is not above beyond the 95 % interval; and the best's
+    difference from each, as of `paired_differences`.
+
+    Columns go from the plainest to the least plain. With one group, or none known, that is the first. Raises DataError.
+    """
+    columns = range(np.shape(scores)[1])
+    pairs = [(one, other) for one in columns for other in columns]
+    found = paired_differences(scores, pairs, groups, labels, n_bootstrap, seed)
+    rows = [found[start : start + len(columns)] for start in range(0, len(found), len(columns))]
+    above_first = [-np.inf if row[0]["value"] is None else row[0]["value"] for row in rows]
+    gaps = rows[int(np.argmax(above_first))]
+    return next(column for column in columns if gaps[column]["low"] is None or gaps[column]["low"] <= 0), gaps
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for being so many (Holm 1979, Scand. J. Stat. 6:65-70), in their order; unknown ones stay so.
 

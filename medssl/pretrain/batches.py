@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,10 +19,12 @@ from medssl.pretrain.recipe import Recipe
 from medssl.pretrain.views import Crops, crop_views
 
 
-def standardize(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in 0 to 1 as a model takes them."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels - mean) / torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
+def standardize(
+    pixels: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> torch.Tensor:
+    """Pixels `[B, 3, H, W]` in 0 to 1 as a model takes them."""
+    center = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels - center) / torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -37,6 +37,16 @@ def data_line(name: str, count: int) -> str:
     return f"{name}: {count} images, no labels used ({about})"
 
 
+def teacher_line(teacher: dict) -> str:
+    """The teacher of a distillation in words: its name, its revision and which of its tokens were learnt."""
+    tokens = [
+        f"{what} of block {', '.join(map(str, teacher[kind]))}"
+        for what, kind in (("CLS", "cls_blocks"), ("patch grid", "patch_blocks"))
+        if teacher[kind]
+    ]
+    return f"{teacher['id']} (revision {teacher['revision']}), {' and '.join(tokens) or 'its final map and its mean'}"
+
+
 def run_lines(facts: dict) -> dict:
     """One run as the template takes it: its data, its recipe, the options of its method and its cost, in words."""
     hardware = facts["hardware"]
@@ -46,6 +56,7 @@ def run_lines(facts: dict) -> dict:
         "data": [data_line(name, count) for name, count in facts["images"].items()],
         "recipe": [f"{name} {facts[name]}" for name in RECIPE if facts.get(name) is not None],
         "options": [f"{name} {value}" for name, value in facts["options"].items()],
+        "teacher": teacher_line(facts["teacher"]) if facts.get("teacher") else None,
         "cost": f"{cost}, {hardware['threads']} threads, {'bf16' if hardware['bf16'] else 'float32'}",
     }
 
@@ -74,6 +85,7 @@ def pretrained_card(folder: Path, name: str, figures: str = "", license: str = U
         runs=[run_lines(facts) for facts in runs],
         # A start whose own run is not known here is somebody else's checkpoint.
         foreign_start=runs[0].get("init"),
+        teachers=sorted({facts["teacher"]["id"] for facts in runs if facts.get("teacher")}),
         figures=figures.strip(),
         seen=seen,
     )

@@ -17,7 +17,7 @@ from medssl.pretrain.recipe import Recipe
 from medssl.pretrain.watch import Watch
 
 # Facts of a step that are written down, where an objective has them.
-REPORTED = ("loss", "dino", "ibot", "koleo", "teacher_entropy", "usage_entropy")
+REPORTED = ("loss", "dino", "ibot", "koleo", "cls", "patches", "teacher_entropy", "usage_entropy")
 
 
 @dataclass(frozen=True)

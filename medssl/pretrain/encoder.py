@@ -63,15 +63,26 @@ class Encoder(nn.Module):
         backbone.model.requires_grad_(True).to("cpu")
         return cls(backbone.model, backbone.prefix, backbone.stride or None)
 
+    @torch.no_grad()
+    def grid(self, side: int) -> tuple[int, int]:
+        """Rows and columns of the patch tokens, or of the feature map, of a square view."""
+        if self.patch:
+            return side // self.patch, side // self.patch
+        training = self.model.training
+        shape = self.model.eval()(pixel_values=torch.zeros(1, 3, side, side)).last_hidden_state.shape
+        self.model.train(training)
+        return shape[2], shape[3]
+
     def use_fast_attention(self) -> None:
         """On a CPU with bf16 plain matrix products are faster than torch's fused kernel."""
         if self.prefix and native_bf16(torch.device("cpu")) and not torch.cuda.is_available():
             self.model.set_attn_implementation(attention.NAME)
 
-    def forward(
-        self, pixels: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pooled `[B, D]` and patch tokens `[B, N, D]` of standardized pixels; bool `mask [B, N]` hides patches."""
+    def forward(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pooled `[B, D]` and patch tokens `[B, N, D]` of standardized pixels; bool `mask [B, N]` hides patches.
+
+        A model without patches gives the places of its final feature map, row by row.
+        """
         extra: dict[str, object] = {}
         if mask is not None:
             extra["bool_masked_pos"] = mask
@@ -79,5 +90,5 @@ class Encoder(nn.Module):
             extra["interpolate_pos_encoding"] = True
         hidden = self.model(pixel_values=pixels, **extra).last_hidden_state
         if hidden.ndim == 4:
-            return hidden.mean((2, 3)), None
+            return hidden.mean((2, 3)), hidden.flatten(2).transpose(1, 2)
         return hidden[:, 0], hidden[:, self.prefix :]

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from medssl.backbones.backbone import quiet_loading
+from medssl.backbones.processor import RESAMPLE_NAMES
 from medssl.errors import PretrainError
-from medssl.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from medssl.images.preprocess import Preprocess
 from medssl.pretrain.encoder import Encoder
 from medssl.pretrain.recipe import Recipe
 
@@ -45,16 +46,27 @@ def save_encoder(encoder: Encoder, out: Path, recipe: Recipe, facts: dict, expor
     with quiet_loading():
         model.save_pretrained(beside)
     side = export.input_size or recipe.size
+    write_processor(beside, Preprocess((side, side)))
+    (beside / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    move_files(beside, out)
+
+
+def write_processor(folder: Path, preprocess: Preprocess) -> None:
+    """Write preprocessor_config.json: how an image enters, as transformers reads it."""
+    height, width = preprocess.size
     processor = {
         "image_processor_type": "BitImageProcessor",
         "do_center_crop": False,
-        "size": {"height": side, "width": side},
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
-        "resample": 3,
+        "size": {"height": height, "width": width},
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+        "resample": RESAMPLE_NAMES.index(preprocess.interpolation),
     }
-    (beside / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
-    (beside / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
+
+
+def move_files(beside: Path, out: Path) -> None:
+    """Move the files of a folder beside into `out`, in the order of their names; each appears whole."""
     for file in sorted(beside.iterdir()):
         file.replace(out / file.name)
     shutil.rmtree(beside)

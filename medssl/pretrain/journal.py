@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,14 +59,17 @@ class Journal:
             "Stop, and try a lower learning rate, a larger batch, or (dino) centring=sinkhorn."
         )
 
-    def plot(self) -> None:
-        """Draw loss, teacher entropy, effective rank and watched accuracy over images into log.png."""
+    def plot(self, kinds: Sequence[tuple[str, Sequence[str]]] | None = None) -> None:
+        """Draw columns over images into log.png, one panel a kind of (title, columns).
+
+        By default loss, teacher entropy, effective rank and watched accuracy.
+        """
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
 
-        kinds = [
+        kinds = kinds or [
             ("loss", ["loss", "dino", "ibot"]),
             ("entropy, nats", ["teacher_entropy", "usage_entropy"]),
             ("effective rank", ["effective_rank"]),

@@ -26,11 +26,15 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """Normalised views: `large [2B, 3, s, s]` (first all first ones), `small [nB, 3, t, t]`, bool `masks [2B, N]`."""
+    """Normalised views: `large [2B, 3, s, s]` (first all first ones), `small [nB, 3, t, t]`, bool `masks [2B, N]`.
+
+    `answers [B, T, D]` are a teacher's, where there is one; then there is one large view of each image.
+    """
 
     large: torch.Tensor
     small: torch.Tensor
     masks: torch.Tensor
+    answers: torch.Tensor | None = None
 
 
 class Objective(nn.Module):

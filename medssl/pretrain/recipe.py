@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from medssl.errors import PretrainError
 from medssl.pretrain.byol import Byol
 from medssl.pretrain.dino import Dino
+from medssl.pretrain.distill import Distill
 from medssl.pretrain.objective import Objective
 from medssl.pretrain.simclr import SimCLR
 
 BATCHES = ("mixed", "one-task")
-METHODS: dict[str, type[Objective]] = {"dino": Dino, "simclr": SimCLR, "byol": Byol}
+METHODS: dict[str, type[Objective]] = {"dino": Dino, "simclr": SimCLR, "byol": Byol, "distill": Distill}
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Recipe:
 
     `size` and `small_size` are the sides of large and small views in pixels, `stored_size` that of the images they are
     cut from; `batch_size` counts images over all processes; `epochs` are passes over the images; `batches` are "mixed",
-    or of "one-task" each, so that telling tasks apart earns nothing. Raises PretrainError.
+    or of "one-task" each, so that telling tasks apart earns nothing. `teacher` is the backbone that "distill" learns
+    from: a registry name, Hub id or folder. Raises PretrainError.
     """
 
     method: str = "dino"
     architecture: str | None = "medssl-tiny"
     init: str | None = None
+    teacher: str | None = None
     epochs: float = 20.0
     batch_size: int = 96
     batches: str = "mixed"
@@ -48,6 +51,11 @@ class Recipe:
         if bool(self.architecture) == bool(self.init):
             raise PretrainError(
                 "Give either an architecture to start from nothing, or init to go on from a checkpoint."
+            )
+        if bool(self.teacher) != (self.method == "distill"):
+            raise PretrainError(
+                f"The method is {self.method} and the teacher {self.teacher!r}; distill needs a teacher, and no other "
+                "method has one."
             )
         for name in ("epochs", "size", "small_size", "stored_size", "learning_rate", "clip"):
             if not getattr(self, name) > 0:

@@ -16,17 +16,21 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import native_bf16
+from medssl.backbones.registry import BACKBONES
 from medssl.errors import PretrainError
 from medssl.pretrain import distributed
+from medssl.pretrain.answers import Answers, open_answers
 from medssl.pretrain.batches import Batches, make_views
 from medssl.pretrain.chronicle import Chronicle, Reports
 from medssl.pretrain.corpus import Corpus, open_corpus
+from medssl.pretrain.distill import Distill
 from medssl.pretrain.encoder import Encoder
 from medssl.pretrain.export import Export, save_encoder
 from medssl.pretrain.objective import Objective
 from medssl.pretrain.recipe import METHODS, Recipe
 from medssl.pretrain.run_checkpoint import Checkpoint
 from medssl.pretrain.schedule import cosine, learning_rate, parameter_groups, set_schedule
+from medssl.pretrain.teacher import Teacher
 from medssl.runtime import reuse_freed_memory
 
 RUN_FOLDER = "run"
@@ -34,7 +38,8 @@ RUN_FOLDER = "run"
 
 def check_sizes(recipe: Recipe, export: Export, encoder: Encoder) -> None:
     """Raises PretrainError for views, or an input size, that do not fit the patches."""
-    sides = {"size": recipe.size, "small_size": recipe.small_size, "input_size": export.input_size}
+    small = recipe.small_size if METHODS[recipe.method].plan.small_count else None
+    sides = {"size": recipe.size, "small_size": small, "input_size": export.input_size}
     for name, side in sides.items():
         if side and encoder.patch and side % encoder.patch:
             raise PretrainError(f"{name} is {side} px; the encoder's patches need a multiple of {encoder.patch}.")
@@ -72,6 +77,7 @@ class Run:
     checkpoint: Checkpoint
     start: int
     seconds: float
+    answers: Answers | None = None
 
     @property
     def autocast(self) -> bool:
@@ -112,12 +118,32 @@ def make_objective(recipe: Recipe, export: Export) -> Objective:
         return METHODS[recipe.method](encoder, recipe.options)
 
 
-def open_run(recipe: Recipe, accelerator: Accelerator, corpus: Corpus, folder: Path, export: Export) -> Run:
+def ask_teacher(
+    recipe: Recipe, accelerator: Accelerator, corpus: Corpus, folder: Path, objective: Distill, progress: bool
+) -> tuple[Answers, dict]:
+    """The teacher's answers, which the objective is told to expect, and the teacher in words. Raises PretrainError."""
+    teacher = Teacher.load(recipe.teacher, objective.options["cls_blocks"], objective.options["patch_blocks"])
+    grid = objective.encoder.grid(recipe.size)
+    with accelerator.main_process_first():
+        answers = open_answers(folder, corpus, recipe, teacher, grid, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        objective.expect(answers.cls_count, answers.patch_count, *answers.statistics())
+    facts = teacher.describe()
+    return answers, {**facts, "id": Path(facts["id"]).name if Path(facts["id"]).is_dir() else facts["id"]}
+
+
+def open_run(
+    recipe: Recipe, accelerator: Accelerator, corpus: Corpus, folder: Path, export: Export, progress: bool = True
+) -> Run:
     """A run at its beginning, or at its last checkpoint in `folder`. Raises PretrainError."""
     batches = plan_batches(recipe, corpus, accelerator.num_processes)
     steps = max(1, round(recipe.epochs * batches.per_epoch))
-    objective = make_objective(recipe, export).to(accelerator.device)
+    objective, answers = make_objective(recipe, export), None
     shape = {"images": corpus.counts, "processes": accelerator.num_processes, "steps": steps}
+    if isinstance(objective, Distill):
+        answers, shape["teacher"] = ask_teacher(recipe, accelerator, corpus, folder, objective, progress)
+    objective = objective.to(accelerator.device)
     identity = {**recipe.to_dict(), **shape, "files": corpus.fingerprint}
     optimizer = torch.optim.AdamW(parameter_groups(objective), lr=recipe.learning_rate)
     checkpoint = Checkpoint(folder / "checkpoint.pt", identity)
@@ -125,7 +151,9 @@ def open_run(recipe: Recipe, accelerator: Accelerator, corpus: Corpus, folder: P
     model, optimizer = accelerator.prepare(objective, optimizer)
     objective = accelerator.unwrap_model(model)
     model.train()
-    return Run(recipe, accelerator, corpus, batches, steps, model, objective, optimizer, checkpoint, start, seconds)
+    return Run(
+        recipe, accelerator, corpus, batches, steps, model, objective, optimizer, checkpoint, start, seconds, answers
+    )
 
 
 def take_step(run: Run, step: int) -> Step:
@@ -136,7 +164,10 @@ def take_step(run: Run, step: int) -> Step:
     # Whatever a model draws for itself (stochastic depth) is drawn again by a resumed run.
     torch.manual_seed(recipe.seed + step)
     indices = run.batches.indices(step, distributed.rank(), distributed.world())
-    views = make_views(run.corpus, indices, run.objective, recipe, step)
+    if run.answers is None:
+        views = make_views(run.corpus, indices, run.objective, recipe, step)
+    else:
+        views = run.answers.views(indices, run.objective, recipe, step)
     with torch.autocast(run.accelerator.device.type, torch.bfloat16, enabled=run.autocast):
         found = run.model(views, progress)
     if not torch.isfinite(found["loss"]):
@@ -209,7 +240,7 @@ def pretrain(
     folder, main = out / RUN_FOLDER, accelerator.is_main_process
     with accelerator.main_process_first():
         corpus = open_corpus(data, folder, recipe.stored_size, recipe.views, reports.progress and main)
-    run = open_run(recipe, accelerator, corpus, folder, export)
+    run = open_run(recipe, accelerator, corpus, folder, export, reports.progress and main)
     chronicle = Chronicle(folder, run.start, reports, run.objective, watch, recipe) if main else None
     seconds = train(run, reports, chronicle)
     if main:
@@ -224,7 +255,8 @@ def origin(init: str | None) -> dict:
     """What is written of the checkpoint a run started from: its name without the folders above it, and its own run."""
     if init is None:
         return {}
-    facts = Path(init) / "pretraining.json"
+    spec = BACKBONES.get(init)
+    facts = (spec.folder if spec and spec.folder else Path(init)) / "pretraining.json"
     name = Path(init).name if Path(init).is_dir() else init
     return {"init": name, "started_from": json.loads(facts.read_text("utf-8")) if facts.is_file() else None}
 

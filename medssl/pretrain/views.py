@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
+from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, pad
 
 GRAY = (0.299, 0.587, 0.114)
 BLUR_RADIUS = 3  # pixels
@@ -70,25 +70,34 @@ def crop_views(images: torch.Tensor, policies: torch.Tensor, crops: Crops, gener
     `policies [B, fields]` holds each image's own policy. `generator` lives on the CPU, so that a seed means the same
     views on every device.
     """
-    count, device = crops.count, images.device
-    table = policies.repeat(count, 1)
-    drawn = torch.rand(len(table), len(DRAWS), generator=generator)
-    draw = dict(zip(DRAWS, drawn.unbind(1), strict=True))
+    table = policies.repeat(crops.count, 1)
+    draw = draws_of(torch.rand(len(table), len(DRAWS), generator=generator))
     policy = dict(zip(FIELDS, table.unbind(1), strict=True))
     theta = sampling_matrices(draw, policy, crops.scale)
     pixels = images.to(torch.float32).div_(255)
-    views = torch.cat(
-        [
-            grid_sample(
-                pixels,
-                affine_grid(part.to(device), [len(pixels), 3, crops.side, crops.side], align_corners=False),
-                padding_mode="reflection",
-                align_corners=False,
-            )
-            for part in theta.chunk(count)
-        ]
-    )
+    views = torch.cat([sample_floats(pixels, part, crops.side) for part in theta.chunk(crops.count)])
     return recolor(blurred(views, draw, policy), draw, policy, generator)
+
+
+def draws_of(drawn: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Uniform numbers `[N, draws]` by what they decide, each `[N]`."""
+    return dict(zip(DRAWS, drawn.unbind(1), strict=True))
+
+
+def sample(images: torch.Tensor, theta: torch.Tensor, side: int) -> torch.Tensor:
+    """Views `[N, 3, side, side]` in 0 to 1 of uint8 images `[N, 3, S, S]`, by affine maps `[N, 2, 3]`.
+
+    Where the images are much larger than the views, several points of each pixel are averaged.
+    """
+    points = max(1, round(images.shape[-1] / side))
+    views = sample_floats(images.to(torch.float32).div_(255), theta, side * points)
+    return avg_pool2d(views, points) if points > 1 else views
+
+
+def sample_floats(pixels: torch.Tensor, theta: torch.Tensor, side: int) -> torch.Tensor:
+    """Points `[N, 3, side, side]` of pixels `[N, 3, S, S]`, by affine maps `[N, 2, 3]`; borders are mirrored."""
+    places = affine_grid(theta.to(pixels.device), [len(pixels), 3, side, side], align_corners=False)
+    return grid_sample(pixels, places, padding_mode="reflection", align_corners=False)
 
 
 DRAWS = (

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from medssl.backbones.registry import BACKBONES, SELF, SUPERVISED
 from medssl.errors import BackboneError
+from medssl.pretrain.finetune_facts import TUNING_FILE
 
 RANDOM = "random:"
-CONTROL, UNKNOWN = "random control", "not stated"
-KINDS = (SELF, SUPERVISED, CONTROL)
+CONTROL, TUNED, UNKNOWN = "random control", "fine-tuned", "not stated"
+KINDS = (SELF, SUPERVISED, CONTROL, TUNED)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def choose_group(
 
 
 def kind_of(source: str | Path) -> str:
-    """How a backbone was trained, as far as its source tells: from the registry, "random:", or a pretraining run's
-    folder; "not stated" otherwise.
+    """How a backbone was trained, as far as its source tells: from the registry, "random:", or the folder of a
+    pretraining or fine-tuning run; "not stated" otherwise.
     """
     text = str(source)
     if text.startswith(RANDOM):
@@ -124,4 +125,6 @@ def kind_of(source: str | Path) -> str:
     for spec in BACKBONES.values():
         if text in (spec.name, spec.hub_id):
             return spec.supervision
+    if (Path(text) / TUNING_FILE).is_file():
+        return TUNED
     return SELF if (Path(text) / "pretraining.json").is_file() else UNKNOWN

@@ -35,7 +35,7 @@ class StudyPlan:
 
     def pooling_of(self, backbone: Backbone) -> str:
         """The pooling that a backbone's embeddings are read with."""
-        return self.pooling or backbone.default_pooling
+        return backbone.resolve_reading(self.pooling).pooling if self.pooling else backbone.default_pooling
 
     @property
     def seeds(self) -> range:

@@ -22,7 +22,7 @@ NUMBERS = ("value", "low", "high", "n", "groups")
 
 
 @dataclass(frozen=True)
-class Labels:
+class TaskLabels:
     """What a task's images are: `labels [N]` int, `groups [N]` text, and the labels' names in order."""
 
     labels: np.ndarray
@@ -46,15 +46,15 @@ def collect(runs: Sequence[Run], head: str, name: str) -> Scores | None:
 
     Draws on the same test images become their mean an image; draws with test images of their own are laid end to end.
     """
-    found = [(run, run.outcome(head, name)) for run in runs]
-    kept = [(run, outcome) for run, outcome in found if outcome is not None]
-    if not kept:
+    outcomes = [(run, run.outcome(head, name)) for run in runs]
+    measured = [(run, outcome) for run, outcome in outcomes if outcome is not None]
+    if not measured:
         return None
-    draws = [outcome.scores for _, outcome in kept]
-    rows = [run.rows for run, _ in kept]
+    draws = [outcome.scores for _, outcome in measured]
+    rows = [run.rows for run, _ in measured]
     same = all(np.array_equal(rows[0], other) for other in rows)
-    settings = [outcome.setting for _, outcome in kept]
-    used = [run for run, _ in kept]
+    settings = [outcome.setting for _, outcome in measured]
+    used = [run for run, _ in measured]
     if same:
         return Scores(np.mean(draws, axis=0), rows[0], draws, used, settings)
     return Scores(np.concatenate(draws), np.concatenate(rows), draws, used, settings)
@@ -76,11 +76,11 @@ def score_figure(
     return metric(name, value[0], resampled[:, 0], int(known.sum()), parts, total), resampled[:, 0]
 
 
-def draw_values(name: str, found: Scores, truth: Labels) -> list[float]:
+def draw_values(name: str, measured: Scores, task_labels: TaskLabels) -> list[float]:
     """The metric of each draw alone."""
     values = []
-    for scores, run in zip(found.draws, found.runs, strict=True):
-        labels = truth.labels[run.rows] if name == BALANCED else None
+    for scores, run in zip(measured.draws, measured.runs, strict=True):
+        labels = task_labels.labels[run.rows] if name == BALANCED else None
         known = np.isfinite(scores)
         if known.any():
             statistic = mean_statistic(scores[known, None], None if labels is None else labels[known])
@@ -94,38 +94,45 @@ def summarize(settings: Sequence[str]) -> str:
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{name} x{n}" for name, n in counts.items())
 
 
-def score_row(base: Row, name: str, found: Scores, truth: Labels, n_bootstrap: int) -> tuple[Row, np.ndarray]:
+def score_row(
+    base: Row, name: str, measured: Scores, task_labels: TaskLabels, n_bootstrap: int
+) -> tuple[Row, np.ndarray]:
     """The row of one head and metric over all draws, and its resamples [R]; `base` has task, backbone and head."""
     figure, resampled = score_figure(
-        name, found.scores, truth.labels[found.rows], truth.groups[found.rows], n_bootstrap, base.seed
+        name,
+        measured.scores,
+        task_labels.labels[measured.rows],
+        task_labels.groups[measured.rows],
+        n_bootstrap,
+        base.seed,
     )
-    values = draw_values(name, found, truth)
+    values = draw_values(name, measured, task_labels)
     several = len(values) > 1
-    first = found.runs[0]
+    first = measured.runs[0]
     row = replace(
         base,
         metric=name,
         **{key: figure[key] for key in NUMBERS},
-        setting=summarize(found.settings),
+        setting=summarize(measured.settings),
         protocol=first.protocol,
         share=first.share,
-        draws=len(found.draws),
+        draws=len(measured.draws),
         draw_sd=float(np.std(values, ddof=1)) if several else None,
         draw_low=min(values) if several else None,
         draw_high=max(values) if several else None,
-        train_images=float(np.mean([run.train_images for run in found.runs])),
-        train_groups=float(np.mean([run.train_groups for run in found.runs])),
+        train_images=float(np.mean([run.train_images for run in measured.runs])),
+        train_groups=float(np.mean([run.train_groups for run in measured.runs])),
     )
-    known = found.rows[np.isfinite(found.scores)]
+    known = measured.rows[np.isfinite(measured.scores)]
     return replace(row, n=len(np.unique(known))), resampled
 
 
 def settings_of(runs: Sequence[Run]) -> dict[tuple[str, float], list[Run]]:
     """Runs by (protocol, share), in the order in which they come."""
-    found: dict[tuple[str, float], list[Run]] = {}
+    by_setting: dict[tuple[str, float], list[Run]] = {}
     for run in runs:
-        found.setdefault((run.protocol, run.share), []).append(run)
-    return found
+        by_setting.setdefault((run.protocol, run.share), []).append(run)
+    return by_setting
 
 
 def heads_and_metrics(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -133,43 +140,43 @@ def heads_and_metrics(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return [(outcome.head, name) for outcome in runs[0].outcomes for name in outcome.metrics]
 
 
-def backbone_rows(base: Row, runs: Sequence[Run], truth: Labels, n_bootstrap: int) -> list[Row]:
+def backbone_rows(base: Row, runs: Sequence[Run], task_labels: TaskLabels, n_bootstrap: int) -> list[Row]:
     """All figures of one backbone on one task; `base` has the task, the backbone, its kind and the seed."""
     rows, resamples = [], {}
     for (protocol, share), some in settings_of(runs).items():
         for head, name in heads_and_metrics(some):
-            found = collect(some, head, name)
-            row, resampled = score_row(replace(base, head=head), name, found, truth, n_bootstrap)
+            measured = collect(some, head, name)
+            row, resampled = score_row(replace(base, head=head), name, measured, task_labels, n_bootstrap)
             rows.append(row)
             if share == 1.0:
                 resamples[protocol, head, name] = row, resampled
     full = next(run for run in runs if (run.protocol, run.share) == (BY_GROUP, 1.0))
-    return [*rows, *probability_rows(base, full, truth, n_bootstrap), *leakage_gap_rows(resamples)]
+    return [*rows, *probability_rows(base, full, task_labels, n_bootstrap), *leakage_gap_rows(resamples)]
 
 
-def probability_rows(base: Row, run: Run, truth: Labels, n_bootstrap: int) -> list[Row]:
+def probability_rows(base: Row, run: Run, task_labels: TaskLabels, n_bootstrap: int) -> list[Row]:
     """What `classification_metrics` says of the linear head beyond its accuracies, at full data."""
     outcome = run.outcome(LINEAR, "accuracy")
-    labels, groups = truth.labels[run.rows], truth.groups[run.rows]
-    found = classification_metrics(
-        outcome.probabilities, labels, groups, truth.names, outcome.sets, n_bootstrap, base.seed
+    labels, groups = task_labels.labels[run.rows], task_labels.groups[run.rows]
+    figures = classification_metrics(
+        outcome.probabilities, labels, groups, task_labels.names, outcome.sets, n_bootstrap, base.seed
     )
     facts = {"setting": outcome.setting, "train_images": run.train_images, "train_groups": run.train_groups}
     return [
         replace(base, head=LINEAR, metric=name, **{key: figure[key] for key in NUMBERS}, **facts)
-        for name, figure in found.items()
+        for name, figure in figures.items()
         if name in METRICS and name not in outcome.metrics
     ]
 
 
-def leakage_gap_rows(found: Mapping[tuple[str, str, str], tuple[Row, np.ndarray]]) -> list[Row]:
+def leakage_gap_rows(resamples: Mapping[tuple[str, str, str], tuple[Row, np.ndarray]]) -> list[Row]:
     """The split by image minus the split by group, each head and metric.
 
     The test images differ, so the two are resampled one beside the other, not in pairs.
     """
     rows = []
-    for (protocol, head, name), (by_image, theirs) in found.items():
-        strict = found.get((BY_GROUP, head, name))
+    for (protocol, head, name), (by_image, theirs) in resamples.items():
+        strict = resamples.get((BY_GROUP, head, name))
         if protocol != BY_IMAGE or strict is None or by_image.value is None or strict[0].value is None:
             continue
         row, ours = strict
@@ -188,7 +195,7 @@ def difference_rows(
     runs: Mapping[str, Sequence[Run]],
     pairs: Sequence[tuple[str, str]],
     kinds: Mapping[str, str],
-    truth: Labels,
+    task_labels: TaskLabels,
     n_bootstrap: int,
     seed: int,
 ) -> list[Row]:
@@ -197,25 +204,25 @@ def difference_rows(
     """
     names = list(runs)
     rows = []
-    by_setting = {name: settings_of(found) for name, found in runs.items()}
+    by_setting = {name: settings_of(some) for name, some in runs.items()}
     for (protocol, share), first in by_setting[names[0]].items() if pairs else ():
         if protocol != BY_GROUP:
             continue
         for head, name in heads_and_metrics(first):
             if share < 1 and (name != "accuracy" or head not in CLASSIFIERS):
                 continue
-            found = [collect(by_setting[backbone][protocol, share], head, name) for backbone in names]
-            tested = found[0].rows
+            measured = [collect(by_setting[backbone][protocol, share], head, name) for backbone in names]
+            tested = measured[0].rows
             differences = paired_differences(
-                np.column_stack([item.scores for item in found]),
+                np.column_stack([item.scores for item in measured]),
                 [(names.index(a), names.index(b)) for a, b in pairs],
-                truth.groups[tested],
-                truth.labels[tested] if name == BALANCED else None,
+                task_labels.groups[tested],
+                task_labels.labels[tested] if name == BALANCED else None,
                 n_bootstrap * FINER,
                 seed,
             )
             for (a, b), figure in zip(pairs, differences, strict=True):
-                own = found[names.index(a)]
+                own = measured[names.index(a)]
                 rows.append(
                     Row(
                         task,

@@ -62,7 +62,7 @@ class Run:
 
     def outcome(self, head: str, metric: str) -> Outcome | None:
         """The outcome of a head that a metric is of; None where there is none."""
-        return next((found for found in self.outcomes if found.head == head and metric in found.metrics), None)
+        return next((each for each in self.outcomes if each.head == head and metric in each.metrics), None)
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,12 @@ class Measured:
         lines = []
         for run in self.runs:
             about = {name: getattr(run, name) for name in SCHEMA.names[:5]} | {"rows": run.rows.tolist()}
-            for found in run.outcomes:
-                arrays = {name: None if (kept := getattr(found, name)) is None else kept.tolist() for name in KINDS}
-                facts = {"head": found.head, "metrics": list(found.metrics), "setting": found.setting}
-                lines.append({**about, **facts, "scores": found.scores.tolist(), **arrays})
+            for outcome in run.outcomes:
+                arrays = {
+                    name: None if (values := getattr(outcome, name)) is None else values.tolist() for name in KINDS
+                }
+                facts = {"head": outcome.head, "metrics": list(outcome.metrics), "setting": outcome.setting}
+                lines.append({**about, **facts, "scores": outcome.scores.tolist(), **arrays})
         facts = {
             "embed_seconds": self.embed_seconds,
             "fit_seconds": self.fit_seconds,
@@ -113,19 +115,19 @@ class Measured:
             facts = json.loads(table.schema.metadata[b"facts"])
         except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
             return None
-        found: dict[tuple, Run] = {}
+        runs: dict[tuple, Run] = {}
         for line in table.to_pylist():
             key = tuple(line[name] for name in SCHEMA.names[:5])
-            run = found.setdefault((*key, tuple(line["rows"])), Run(*key, np.array(line["rows"], np.int64), []))
+            run = runs.setdefault((*key, tuple(line["rows"])), Run(*key, np.array(line["rows"], np.int64), []))
             arrays = {
                 name: None if line[name] is None else np.array(line[name], dtype) for name, dtype in KINDS.items()
             }
             scores = np.array(line["scores"], np.float64)
             run.outcomes.append(Outcome(line["head"], tuple(line["metrics"]), scores, line["setting"], **arrays))
-        place = facts["map"]
-        points = np.array(place["points"], np.float64).reshape(-1, 2)
-        about = EmbeddingMap(np.array(place["rows"], np.int64), points, tuple(place["explained"]))
-        return cls(list(found.values()), about, facts["embed_seconds"], facts["fit_seconds"])
+        layout = facts["map"]
+        points = np.array(layout["points"], np.float64).reshape(-1, 2)
+        about = EmbeddingMap(np.array(layout["rows"], np.int64), points, tuple(layout["explained"]))
+        return cls(list(runs.values()), about, facts["embed_seconds"], facts["fit_seconds"])
 
 
 def runs_fingerprint(
@@ -152,9 +154,9 @@ def map_embeddings(vectors: np.ndarray, seed: int) -> EmbeddingMap:
     """
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(vectors))[:MAP_POINTS])
-    kept = vectors[rows].astype(np.float64)
-    kept /= np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
-    found = PCA(2, svd_solver="full").fit(kept)
-    signs = np.sign(found.components_[np.arange(2), np.abs(found.components_).argmax(axis=1)])
-    first, second = found.explained_variance_ratio_
-    return EmbeddingMap(rows, found.transform(kept) * signs, (float(first), float(second)))
+    unit_rows = vectors[rows].astype(np.float64)
+    unit_rows /= np.maximum(np.linalg.norm(unit_rows, axis=1, keepdims=True), 1e-12)
+    components = PCA(2, svd_solver="full").fit(unit_rows)
+    signs = np.sign(components.components_[np.arange(2), np.abs(components.components_).argmax(axis=1)])
+    first, second = components.explained_variance_ratio_
+    return EmbeddingMap(rows, components.transform(unit_rows) * signs, (float(first), float(second)))

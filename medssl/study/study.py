@@ -26,6 +26,7 @@ from medssl.data.split import split_data
 from medssl.errors import DataError
 from medssl.heads.fit_linear import versions
 from medssl.library.library import embedding_matrix
+from medssl.pretrain.finetune_facts import check_unseen, read_tuning
 from medssl.pretrain.runner import device_name
 from medssl.runtime import processors
 from medssl.study.image_level import image_level_run
@@ -35,7 +36,7 @@ from medssl.study.plan import StudyPlan
 from medssl.study.probes import score_heads
 from medssl.study.random_twin import open_backbone, public_id
 from medssl.study.results import Row
-from medssl.study.rows import Labels, adjust, backbone_rows, difference_rows
+from medssl.study.rows import TaskLabels, adjust, backbone_rows, difference_rows
 from medssl.study.runs import BY_GROUP, Measured, Run, map_embeddings, runs_fingerprint
 
 
@@ -44,7 +45,7 @@ class StudiedTask:
     """One task of a study: its split data set, what is known of the images, the audit, and the runs by backbone."""
 
     dataset: Dataset
-    truth: Labels
+    task_labels: TaskLabels
     sources: np.ndarray
     facts: dict
     audit: Audit | None = None
@@ -95,17 +96,18 @@ def open_task(source: str | Path, plan: StudyPlan) -> StudiedTask:
         broken = set(audit.undecodable)
         dataset = dataset.select([row for row, name in enumerate(dataset["file_name"]) if name not in broken])
     columns = {name: np.asarray(dataset[name][:]) for name in ("label", "group_id", "source")}
-    truth = Labels(columns["label"], columns["group_id"].astype(str), dataset.features["label"].names)
-    return StudiedTask(dataset, truth, columns["source"].astype(str), describe_data(dataset, source), audit)
+    task_labels = TaskLabels(columns["label"], columns["group_id"].astype(str), dataset.features["label"].names)
+    return StudiedTask(dataset, task_labels, columns["source"].astype(str), describe_data(dataset, source), audit)
 
 
 def measure_backbone(task: StudiedTask, backbone: Backbone, plan: StudyPlan) -> Measured:
     """Every run of a backbone on a task. Raises DataError, BackboneError, ImageError."""
+    check_unseen(backbone, task.dataset)
     started = time.perf_counter()
     embedded = embed_task(task, backbone, plan, plan.progress)
-    vectors, labels, groups = embedding_matrix(embedded), task.truth.labels, task.truth.groups
+    vectors, labels, groups = embedding_matrix(embedded), task.task_labels.labels, task.task_labels.groups
     embedded_at = time.perf_counter()
-    splits, classes = np.asarray(embedded["split"][:]), len(task.truth.names)
+    splits, classes = np.asarray(embedded["split"][:]), len(task.task_labels.names)
     train, validation, test = (part_of(embedded, split) for split in SPLITS)
     rows = np.flatnonzero(splits == "test")
     # Matrices are small: on a busy machine several threads a product made these fits ten times slower.
@@ -113,7 +115,9 @@ def measure_backbone(task: StudiedTask, backbone: Backbone, plan: StudyPlan) -> 
         full = score_heads(train, validation, test, classes)
         runs = [Run(BY_GROUP, 1.0, plan.seed, len(train.labels), len(set(train.groups)), rows, full)]
         runs += label_efficiency(train, validation, test, rows, classes, plan.shares, plan.seeds)
-        runs += [image_level_run(vectors, labels, groups, splits, classes, draw) for draw in plan.seeds]
+        # An encoder that was tuned on this training split would be measured on images of it, were they split anew.
+        if read_tuning(backbone.folder) is None:
+            runs += [image_level_run(vectors, labels, groups, splits, classes, draw) for draw in plan.seeds]
         about = map_embeddings(vectors, plan.seed)
     return Measured(runs, about, embedded_at - started, time.perf_counter() - embedded_at)
 
@@ -207,8 +211,8 @@ def study_rows(tasks: Mapping[str, StudiedTask], kinds: Mapping[str, str], plan:
         runs = {backbone: measured.runs for backbone, measured in task.measured.items()}
         for backbone, own in runs.items():
             base = Row(name, backbone, "", "", None, None, None, 0, 0, plan.seed, kind=kinds[backbone])
-            rows += backbone_rows(base, own, task.truth, plan.n_bootstrap)
-        differences += difference_rows(name, runs, pairs, kinds, task.truth, plan.n_bootstrap, plan.seed)
+            rows += backbone_rows(base, own, task.task_labels, plan.n_bootstrap)
+        differences += difference_rows(name, runs, pairs, kinds, task.task_labels, plan.n_bootstrap, plan.seed)
     return [*rows, *adjust(differences)]
 
 

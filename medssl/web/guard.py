@@ -34,8 +34,9 @@ CLOSED = (
 )
 PREFIX = "/gradio_api/"
 MEGABYTE = 2**20
-# An upload may be as large as `launch_options` says; an assistant's call (MCP) holds it in base64.
-BODY_BYTES = {"upload": 61 * MEGABYTE, "mcp": 84 * MEGABYTE}
+# A file may be as large as `launch_options` says, and a browser sends all files of one upload together; an assistant's
+# call (MCP) holds a file in base64.
+BODY_BYTES = {"upload": 300 * MEGABYTE, "mcp": 84 * MEGABYTE}
 OTHER_BODY_BYTES = MEGABYTE
 Receive = Callable[[], Any]
 Send = Callable[[dict], Any]

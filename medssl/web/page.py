@@ -14,22 +14,25 @@ from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle, suggest_task
 from medssl.errors import ImageError
 from medssl.images.picture import Picture
+from medssl.report.pictures import for_screen
 from medssl.web import render
 from medssl.web.api import NO_FILE, Api
+from medssl.web.api_many import ManyApi
 from medssl.web.decoded_uploads import DecodedUploads
 from medssl.web.guard import Guard, GuardRules
-from medssl.web.panels.heatmap import HeatmapPanel
-from medssl.web.panels.panel import LATEST, PRIVATE, QUICK, SLOW, Panel, Updates, Wiring, plain
-from medssl.web.panels.registry import ABOVE, BELOW, BESIDE
-from medssl.web.pictures import for_screen, make_examples
+from medssl.web.panels.chooser import ChooserPanel
+from medssl.web.panels.panel import LATEST, PRIVATE, QUICK, Panel, Updates, Wiring, plain
+from medssl.web.panels.registry import ABOVE, BELOW, BESIDE, CURATION, LEFT
+from medssl.web.panels.where import WherePanel
+from medssl.web.pictures import make_examples
 from medssl.web.plain_answers import PlainAnswers, PlainBlocks
 from medssl.web.served_files import served_png
-from medssl.web.service import Service
+from medssl.web.service import ANALYSES, MODEL, Service
 from medssl.web.session import ANALYSIS, Visit
-from medssl.web.uploads import read_upload
 from medssl.web.wanted import Stopped
 
 CASES_SHOWN = 6
+PAGE_SCRIPT = Path(__file__).with_name("page.js").read_text("utf-8")
 # Uploads, and pictures made from them, are deleted this long after they were written; looked for every minute.
 KEPT_SECONDS = 15 * 60
 
@@ -58,6 +61,7 @@ def launch_options(rules: GuardRules | None = None) -> dict:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_text_color="white",
+        button_secondary_background_fill_hover_dark="*primary_800",
     )
     return {
         "theme": theme,
@@ -76,16 +80,21 @@ def launch_options(rules: GuardRules | None = None) -> dict:
     }
 
 
-def build_app(bundles: Mapping[str, Bundle]) -> gr.Blocks:
-    """The page and the endpoints over the loaded bundles (task name -> Bundle); none gives a page that says how."""
-    service = Service(bundles)
+def build_app(bundles: Mapping[str, Bundle], folders: Mapping[str, Path] | None = None) -> gr.Blocks:
+    """The page and the endpoints over the loaded bundles (task name -> Bundle); none gives a page that says how.
+
+    `folders` are those of the bundles whose library visitors may add to; none by default.
+    """
+    service = Service(bundles, folders)
     with PlainBlocks(title="medssl", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as demo:
         gr.HTML(render.header([bundle.task for bundle in bundles.values()]), elem_id="header")
         if bundles:
+            gr.HTML(render.tour(), js_on_load=PAGE_SCRIPT, elem_id="tour")
             Page(service)
         else:
             gr.HTML(render.no_bundle(), elem_id="no-bundle-box")
         Api(service)
+        ManyApi(service)
         gr.HTML(render.limits(KEPT_SECONDS // 60 + 1), elem_id="limits")
     demo.temp_file_sets.append(DecodedUploads())
     # Closed to direct calls, which go round the queue: `/call`, gradio_client and MCP use it.
@@ -103,23 +112,24 @@ class Page:
         self.visit = gr.State(None, time_to_live=KEPT_SECONDS)
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=2, min_width=320, elem_id="left"):
-                self.build_left()
+                left = self.build_left(first)
             with gr.Column(scale=4, min_width=320, elem_id="right"):
-                self.panels = self.build_right(first)
+                self.panels = [*left, *self.build_right(first)]
         self.connect()
 
-    def build_left(self) -> None:
-        """Image, task and buttons."""
-        self.upload = gr.File(label="Image file or DICOM", height=120, elem_id="upload")
+    def build_left(self, bundle: Bundle) -> list[Panel]:
+        """Image, task and buttons. Returns the panels among them."""
+        self.upload = gr.File(label="Image files, DICOM or zip", file_count="multiple", height=130, elem_id="upload")
         self.preview = gr.Image(
             label="Your image",
             alt_text="the uploaded image",
             format="png",
             interactive=False,
-            height=260,
+            height=240,
             buttons=["fullscreen"],
             elem_id="preview",
         )
+        panels = [panel(bundle) for panel in LEFT]
         self.task = gr.Dropdown(
             [(bundle.task.title, name) for name, bundle in self.service.bundles.items()],
             value=self.first,
@@ -131,9 +141,19 @@ class Page:
         with gr.Row(elem_id="buttons"):
             self.analyze = gr.Button("Analyze", variant="primary", scale=3, min_width=120, elem_id="analyze")
             self.stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, elem_id="stop")
+        return panels
+
+    def build_examples(self) -> None:
+        """Examples to begin with: large while there is no result, below it after."""
         self.example_gallery = gr.Gallery(
-            [(example["path"], f"{example['task']}: {render.pretty(example['label'])}") for example in self.examples],
-            label="Or take an example (its true label below)",
+            [
+                (
+                    example["path"],
+                    render.example_sentence(self.service.bundle(example["task"]).task, example["label"]),
+                )
+                for example in self.examples
+            ],
+            label="Or take an example",
             format="png",
             columns=max(2, min(4, len(self.examples))),
             allow_preview=False,
@@ -147,29 +167,39 @@ class Page:
     def build_right(self, bundle: Bundle) -> list[Panel]:
         """The panels, those beside each other in a row that is hidden until there is an answer."""
         panels = [panel(bundle) for panel in ABOVE]
+        self.build_examples()
         with gr.Row(visible=False, elem_id="results") as self.results:
             for panel in BESIDE:
                 with gr.Column(min_width=300, elem_id=panel.name):
                     panels.append(panel(bundle))
-        return panels + [panel(bundle) for panel in BELOW]
+        below = (*CURATION, *BELOW) if self.service.folders else BELOW
+        return panels + [panel(bundle) for panel in below]
 
     def connect(self) -> None:
         """The events; none of them is an endpoint."""
-        controls = next(panel for panel in self.panels if isinstance(panel, HeatmapPanel)).controls
+        where = next(panel for panel in self.panels if isinstance(panel, WherePanel))
+        chooser = next(panel for panel in self.panels if isinstance(panel, ChooserPanel))
+        controls = where.causal.controls
         asked = [self.visit, self.task, *controls]
         outputs = [output for panel in self.panels for output in panel.outputs]
         shown = [self.results, *outputs]
         received = [self.visit, self.preview, self.task, self.suggestion, *shown]
-        progress_on = next(panel for panel in self.panels if isinstance(panel, HeatmapPanel)).overlay
 
-        wiring = Wiring(self.service, self.visit, self.task, asked)
-        runs = [self.analyze.click(plain(self.run), asked, shown, show_progress_on=progress_on, **SLOW)]
+        wiring = Wiring(self.service, self.visit, self.task, asked, chooser.slider)
+        analysis = {"show_progress_on": where.causal.overlay, **PRIVATE, **ANALYSES}
+        of_picture = [self.analyze.click(plain(self.run), asked, shown, **analysis)]
+        of_upload = []
         for panel in self.panels:
-            runs += panel.connect(wiring)
-        seen = {"show_progress_on": self.preview, "cancels": runs, **SLOW}
+            (of_upload if panel.of_upload else of_picture).extend(panel.connect(wiring))
+        runs = [*of_picture, *of_upload]
+        turned = [self.visit, self.preview, *shown]
+        turning = {"cancels": of_picture, **LATEST, **QUICK}
+        chooser.slider.change(plain(self.turn), [self.visit, chooser.slider], turned, **turning)
+        seen = {"show_progress_on": self.preview, "cancels": runs, **PRIVATE, **MODEL}
         reading = self.upload.upload(plain(self.receive), [self.visit, self.upload], received, **seen)
         taken = [self.upload, *received]
         taking = self.example_gallery.select(plain(self.receive_example), self.visit, taken, **seen)
+        self.upload.delete(plain(self.receive), [self.visit, self.upload], received, **seen)
         self.upload.clear(plain(self.forget), self.visit, received, cancels=[reading, taking, *runs], **QUICK)
         # Of a dropdown's events "blur" comes once after a choice.
         self.task.blur(plain(self.change_task), [self.visit, self.task], shown, cancels=runs, **QUICK)
@@ -186,7 +216,7 @@ class Page:
     def forget(self, visit: Visit | None) -> Updates:
         """End what runs for the old upload, and an empty page."""
         if visit:
-            visit.end()
+            visit.end_all()
         return {
             self.visit: None,
             self.preview: None,
@@ -195,12 +225,12 @@ class Page:
             **self.blank(self.first),
         }
 
-    def receive(self, visit: Visit | None, path: str | None) -> Iterator[Updates]:
+    def receive(self, visit: Visit | None, paths: list[str] | None) -> Iterator[Updates]:
         """Read an upload, show it and suggest its task. The old results go first, so that an error leaves none."""
         yield self.forget(visit)
-        if not path:
+        if not paths:
             raise ImageError(NO_FILE)
-        yield self.received(Visit(read_upload(path)))
+        yield self.received(Visit.of(paths))
 
     def receive_example(self, visit: Visit | None, event: gr.SelectData) -> Iterator[Updates]:
         """Take an example as if it had been uploaded; its own group is kept out of its cases."""
@@ -210,32 +240,54 @@ class Page:
 
     def received(self, visit: Visit) -> Updates:
         """A fresh visit on the page, with the task its image resembles most."""
-        with self.service.turn():
+        with self.service.encoded(visit.encodings, list(self.service.bundles.values())):
             best = suggest_task(self.service.bundles, visit.encodings)[0]
         visit.task = best.name
         task = self.service.bundle(best.name).task
+        notes, number = ((), visit.number) if visit.many else (visit.picture.notes, None)
         return {
             self.visit: visit,
             self.preview: served_png(self.preview, for_screen(visit.image)),
             self.task: best.name,
-            self.suggestion: render.suggestion(task, best, visit.picture.notes),
+            self.suggestion: render.suggestion(task, best, notes, number),
             **self.blank(best.name),
+            **merged(panel.received(visit) for panel in self.panels),
+        }
+
+    def turn(self, visit: Visit | None, number: int) -> Updates:
+        """Another picture of the same upload, from 1; where it cannot be read, the old one stays and that is said."""
+        if visit is None or visit.many is None or visit.number == number - 1:
+            return gr.skip()
+        visit.end()
+        try:
+            fresh = visit.turned(number - 1)
+        except ImageError as error:
+            gr.Warning(render.toast(f"Number {number} cannot be read: {error} Number {visit.number + 1} stays."))
+            return merged(panel.received(visit) for panel in self.panels if isinstance(panel, ChooserPanel))
+        bundle = self.service.bundle(fresh.task)
+        return {
+            self.visit: fresh,
+            self.preview: served_png(self.preview, for_screen(fresh.image)),
+            self.results: gr.Row(visible=False),
+            **merged(panel.turned(fresh) if panel.of_upload else panel.blank(bundle) for panel in self.panels),
         }
 
     def change_task(self, visit: Visit | None, task: str) -> Updates:
         """Another task was chosen: its figures, and no results of the old one."""
         if visit and visit.task == task:
             return self.stop_said(visit)
-        if visit:
-            visit.end()
-            visit.forget()
-            visit.task = task
-        return self.blank(task)
+        if visit is None:
+            return self.blank(task)
+        visit.end_all()
+        visit.forget()
+        visit.task = task
+        return {**self.blank(task), **merged(panel.received(visit) for panel in self.panels)}
 
     def stop_said(self, visit: Visit | None) -> Updates:
         """Stop what runs (closing its event alone would let it run on), and say so where its result is missing."""
-        running = visit.end() if visit else ""
-        return merged(panel.stopped(running, visit) for panel in self.panels) if running else gr.skip()
+        running = visit.halt_all() if visit else ()
+        parts = (panel.stopped(name, visit) for name in running for panel in self.panels)
+        return merged(parts) if running else gr.skip()
 
     def reblend(self, visit: Visit | None, opacity: float) -> Updates:
         """All heatmaps at another opacity."""
@@ -273,6 +325,8 @@ class Page:
             shown = {**shown, **merged(panel.show(bundle, analysis, opacity) for panel in self.panels)}
             visit.analysis = analysis
             yield shown
+        if visit.stop.is_set():
+            yield gr.skip()  # Gradio shows at the end again what came last, where Stop has said what it stopped
 
 
 def merged(parts: Iterator[Updates]) -> Updates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import traceback
@@ -36,11 +37,18 @@ class PlainBlocks(gr.Blocks):
     ) -> list:
         """The values as a function takes them. Raises gr.Error."""
         try:
-            return await super().preprocess_data(block_fn, inputs, *more, **settings)
+            return await super().preprocess_data(block_fn, completed(block_fn, inputs), *more, **settings)
         except gr.Error:
             raise
         except Exception as error:
             raise gr.Error(misfit(block_fn, inputs), print_exception=False) from error
+
+
+def completed(function: Any, given: Sequence) -> Sequence:  # noqa: ANN401
+    """The values given to a function (a BlockFunction), with null for those at the end that are null by default."""
+    parameters = list(inspect.signature(function.fn).parameters.values())[: len(function.inputs)]
+    missing = parameters[len(given) :]
+    return [*given, *[None for _ in missing]] if missing and all(each.default is None for each in missing) else given
 
 
 def values_of(function: Any) -> list[str]:  # noqa: ANN401

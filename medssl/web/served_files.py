@@ -1,7 +1,8 @@
-"""Pictures that the app hands out: files named by their content, which a download never sees half written."""
+"""Files that the app hands out: files named by their content, which a download never sees half written."""
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 
@@ -15,9 +16,16 @@ def served_png(component: Component, image: Image.Image, name: str = "image.png"
 
     Given an image itself, Gradio 6.31 writes over the file of an equal one, even while a browser is fetching it.
     """
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return served_file(component, stream.getvalue(), name)
+
+
+def served_file(component: Component, data: bytes, name: str) -> str:
+    """The path of a file with these bytes, which expires with what else that component handed out."""
     with tempfile.TemporaryDirectory(prefix="medssl-") as folder:
         path = Path(folder) / name
-        image.save(path)
+        path.write_bytes(data)
         kept = save_file_to_cache(path, cache_dir=component.GRADIO_CACHE)
     # Gradio does not take note of files inside a JSON result by itself, and would keep them.
     component.temp_files.add(kept)

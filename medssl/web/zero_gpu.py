@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 from medssl.runtime import on_zero_gpu
 
 BundleT = TypeVar("BundleT")  # a Bundle, of which this room knows the names of its model work only
-MODEL_WORK = ("encode", "explain_class", "explain_likeness", "verify")
+MODEL_WORK = (
+    *("encode", "encode_frames", "classify_frames", "encode_patches"),
+    *("explain_class", "explain_likeness", "verify", "locate"),
+)
 SECONDS = 60  # of GPU time that a call may take; the shorter, the sooner a visitor's turn comes
 _lent: list[Any] = []
 

@@ -28,11 +28,12 @@ from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from marks import put_between
+
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embedder import Embedder
-from medssl.bundle.build import open_data
 from medssl.bundle.measure import part_of
-from medssl.data.load import read_record
+from medssl.data.load import open_data, read_record
 from medssl.data.split import split_data
 from medssl.errors import DataError, MedSSLError
 from medssl.explain.causal_masks import MAX_MASKS
@@ -57,14 +58,16 @@ class Mode:
     title: str
     noise: str
     max_masks: int | None
+    low_precision: bool = False
 
 
-UNCAPPED = Mode("uncapped", "`full`, no bound on masks", "full", None)
+UNCAPPED = Mode("uncapped", "`full`, float32, no bound on masks", "full", None)
 MODES = (
-    Mode("full", f"`full`, at most {MAX_MASKS} masks (default)", "full", MAX_MASKS),
+    Mode("full", f"`full`, float32, at most {MAX_MASKS} masks", "full", MAX_MASKS),
+    Mode("full_low", f"`full`, bf16, at most {MAX_MASKS} masks", "full", MAX_MASKS, low_precision=True),
     UNCAPPED,
-    Mode("full_20", "`full`, at most 20 masks", "full", 20),
-    Mode("first_order", f"`first_order`, at most {MAX_MASKS} masks", "first_order", MAX_MASKS),
+    Mode("full_20", "`full`, float32, at most 20 masks", "full", 20),
+    Mode("first_order", f"`first_order`, float32, at most {MAX_MASKS} masks", "first_order", MAX_MASKS),
 )
 
 
@@ -164,7 +167,7 @@ def measure_picture(subject: Subject, row: int, backbone: Backbone, runs: int) -
     encoding = backbone.encode([image], subject.head.preprocess)
 
     def explain(mode: Mode, seed: int) -> Explanation:
-        options = {"noise": mode.noise, "max_masks": mode.max_masks, "low_precision": False}
+        options = {"noise": mode.noise, "max_masks": mode.max_masks, "low_precision": mode.low_precision}
         return explainer.explain(image, seed=seed, encoding=encoding, **options)
 
     references = [explain(UNCAPPED, seed) for seed in REFERENCE_SEEDS]
@@ -174,7 +177,8 @@ def measure_picture(subject: Subject, row: int, backbone: Backbone, runs: int) -
     agreement, passes = {}, {}
     for mode in MODES:
         # A bound that is not met changes nothing: the same seed gives the same map.
-        same = mode.noise == "full" and (mode.max_masks is None or masks <= mode.max_masks)
+        unbounded = mode.max_masks is None or masks <= mode.max_masks
+        same = mode.noise == "full" and unbounded and not mode.low_precision
         found = free if same else [explain(mode, seed) for seed in range(runs)]
         agreement[mode.name] = float(np.mean([pearson(one.saliency, reference) for one in found]))
         passes[mode.name] = float(np.mean([1 + one.forward_passes for one in found]))
@@ -193,8 +197,8 @@ def measure_picture(subject: Subject, row: int, backbone: Backbone, runs: int) -
 
 def measure_backbone(arguments: argparse.Namespace) -> None:
     """Make references and results of one backbone, each written as soon as it is made; those that lie there stay."""
-    backbone = Backbone.from_pretrained(arguments.backbone, precision="fp32")
-    embedder = Embedder.of(backbone)
+    embedder = Embedder.of(Backbone.from_pretrained(arguments.backbone, precision="fp32"))
+    backbone = Backbone.from_pretrained(arguments.backbone, precision="bf16")
     subjects = [open_subject(embedder, data, arguments) for data in arguments.data]
     folder = Path(arguments.references) / Path(backbone.id).name
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,15 +270,6 @@ def table(rows: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def write_into(page: Path, text: str) -> None:
-    """Put the table between the marks of a page. Raises DataError for a page without them."""
-    before, begin, rest = page.read_text("utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise DataError(f"{page} has no place for the table: it needs the lines {BEGIN!r} and {END!r}.")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
-
-
 def main() -> int:
     """Measure where a backbone is given, then print the tables and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -302,7 +297,7 @@ def main() -> int:
     if arguments.out:
         Path(arguments.out).write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     if arguments.page:
-        write_into(Path(arguments.page), table(rows))
+        put_between(Path(arguments.page), BEGIN, END, table(rows))
     return 0
 
 

@@ -76,7 +76,8 @@ class Server:
         end = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < end and self.process.poll() is None:
             try:
-                httpx.get(f"{self.url}/gradio_api/info", timeout=5)
+                # 503: the page that says what is being loaded.
+                httpx.get(f"{self.url}/gradio_api/info", timeout=5).raise_for_status()
             except httpx.HTTPError:
                 time.sleep(0.5)
             else:

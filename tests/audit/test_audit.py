@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from medssl.audit.audit import Audit, audit_data, audit_neighbors
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embeddings import embed, with_embeddings
 from medssl.data.load import load_data
+from tests import warm
 from tests.folders import Folder, blobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,8 +293,7 @@ def test_embeddings_add_what_hashes_miss(clean, tiny_backbone):
 
 
 def script(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "audit.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return warm.run([ROOT / "scripts" / "audit.py", *arguments])
 
 
 def test_script(clean, tmp_path):

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,6 +13,7 @@ from medssl.data.load import load_data
 from medssl.errors import ImageError
 from medssl.images.preprocess import Preprocess
 from medssl.images.read import read_image
+from tests import warm
 from tests.models import save_model
 
 
@@ -114,8 +113,7 @@ embeddings.embed(load_data(sys.argv[2]), backbone, cache_dir=sys.argv[3], progre
 def test_a_killed_run_goes_on_where_it_was(folder, backbone, tmp_path, monkeypatch):
     import medssl.backbones.embeddings
 
-    command = [sys.executable, "-c", SLOW, backbone.id, str(folder), str(tmp_path / "cache")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = warm.start(["-c", SLOW, backbone.id, folder, tmp_path / "cache"])
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "cache").rglob("*.part"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)

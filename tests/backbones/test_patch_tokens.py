@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 import time
 from collections import namedtuple
 
@@ -15,6 +12,7 @@ from medssl.backbones.patch_tokens import patch_tokens
 from medssl.data.load import load_data
 from medssl.errors import BackboneError, DataError
 from medssl.images.preprocess import Preprocess
+from tests import warm
 from tests.models import PREFIX_TOKENS, save_model
 
 DEEP = sorted(set(PREFIX_TOKENS) - {"swin"})
@@ -132,8 +130,7 @@ patches.patch_tokens(load_data(sys.argv[2]), backbone, None, (None, 1), sys.argv
 
 
 def test_a_killed_run_goes_on_where_it_was_and_is_bit_equal(dataset, backbone, tmp_path, monkeypatch):
-    command = [sys.executable, "-c", SLOW, backbone.id, str(tmp_path / "data"), str(tmp_path / "cache")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = warm.start(["-c", SLOW, backbone.id, tmp_path / "data", tmp_path / "cache"])
     deadline = time.monotonic() + 90
 
     def done():

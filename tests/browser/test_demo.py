@@ -20,17 +20,22 @@ def test_every_example_gets_class_cases_and_heatmap_and_says_it_is_synthetic(ope
     assert SYNTHETIC in said and "scripts/build.py" in said
     drawn = "count => document.querySelectorAll('#examples .thumbnail-item').length === count"
     page.wait_for_function(drawn, arg=len(DRAWERS))
-    examples = page.locator("#examples .thumbnail-item")
+    examples, warned = page.locator("#examples .thumbnail-item"), []
     for number, task in enumerate(DRAWERS):
         examples.nth(number).click()
         page.wait_for_selector("#preview img")
         page.wait_for_function("old => document.querySelector('#task input').value === old", arg=TASKS[task].title)
         page.click("#analyze")
         page.wait_for_selector("#predicted-class")
-        page.wait_for_selector("#heatmap img")
+        page.wait_for_selector("#heatmap img", state="attached")
+        # A class with lesions opens on the lesion map, another on the causal one.
+        assert page.locator("#lesion-map img, #heatmap img").locator("visible=true").count() == 1
         page.wait_for_function("document.querySelectorAll('#cases .thumbnail-item img').length === 6")
         assert SYNTHETIC in page.inner_text("#verdict") and TASKS[task].title in page.inner_text("#verdict")
-        assert not page.inner_text("#warning").strip()
+        if page.inner_text("#warning").strip():
+            warned.append(task)
+    # The threshold calls one in twenty of a task's own pictures unfamiliar, and examples are not chosen for that.
+    assert len(warned) <= 1, warned
 
 
 def test_a_new_choice_of_case_wins_and_a_verification_can_be_stopped(opened, demo):
@@ -38,6 +43,8 @@ def test_a_new_choice_of_case_wins_and_a_verification_can_be_stopped(opened, dem
     page.locator("#examples .thumbnail-item").first.click()
     page.wait_for_selector("#preview img")
     page.click("#analyze")
+    page.wait_for_selector("#lesion-map img")
+    page.get_by_role("tab", name="Causal map").click()
     page.wait_for_selector("#heatmap img")
     cases = page.locator("#cases .thumbnail-item")
     cases.nth(1).click()

@@ -22,6 +22,12 @@ def upload(page, path):
     page.locator("#upload input[type=file]").set_input_files(str(path))
 
 
+def clear(page):
+    """Take the upload away; what is chosen before the box has emptied goes to an input that is about to leave."""
+    page.click("#upload button[aria-label='Clear']")
+    page.wait_for_selector("#upload button[aria-label='Clear']", state="detached")
+
+
 def wait_for_result(page):
     page.wait_for_selector("#predicted-class")
     page.wait_for_selector("#heatmap img")
@@ -123,7 +129,7 @@ def test_an_unfamiliar_image_is_warned_of_and_a_familiar_one_is_not(page, tiny_b
         next(found).save(path)
         analyze(page, path)
         assert ("do not trust the class" in page.inner_text("#right")) is not familiar
-        page.click("#upload button[aria-label='Clear']")
+        clear(page)
         page.wait_for_function("!document.querySelector('#preview img')")
 
 
@@ -134,14 +140,14 @@ def familiar_to_any(bundles, image):
 
 def test_a_broken_file_gets_a_plain_sentence_and_the_page_lives_on(page, broken_file, tiny_data):
     analyze(page, sample(tiny_data["shapes"], "plain"))
-    page.click("#upload button[aria-label='Clear']")
+    clear(page)
     page.wait_for_function("!document.querySelector('#preview img')")
     upload(page, broken_file)
     page.wait_for_selector(TOAST)
     said = page.inner_text(TOAST)
     assert "image" in said.lower() and "Traceback" not in said and "Error(" not in said and "/tmp" not in said
     assert page.locator("#predicted-class").count() == 0 and page.locator("#preview img").count() == 0
-    page.click("#upload button[aria-label='Clear']")
+    clear(page)
     analyze(page, sample(tiny_data["shapes"], "stripes"))
 
 

@@ -73,9 +73,9 @@ def test_only_broken_files_are_said(tmp_path, tiny_backbone):
 
 def test_validation_chooses_and_says_so(tiny_data, tiny_backbone, tmp_path, monkeypatch):
     """Kind of head and explainer are chosen on validation alone; both stand in metrics and card, twice the same."""
-    monkeypatch.setattr("medssl.bundle.build.CheckPlan", partial(CheckPlan, images=2, clock=lambda: 0.0))
+    monkeypatch.setattr("medssl.bundle.build.CheckPlan", partial(CheckPlan, clock=lambda: 0.0))
     backbone = Backbone.from_pretrained(tiny_backbone)
-    quiet = {"labels": TINY_TASKS["tints"], "cache_dir": tmp_path, "progress": False}
+    quiet = {"labels": TINY_TASKS["tints"], "cache_dir": tmp_path, "progress": False, "explainer_images": 2}
     one, two = (build_bundle(tiny_data["tints"], "tints", backbone, **quiet) for _ in range(2))
     assert one.metrics == two.metrics and one.card == two.card
     chosen = one.metrics["head_choice"]

@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from medssl.bundle.cards.cases import size_category, write_cases_card
 from medssl.bundle.cards.model import write_card
+from medssl.bundle.group_rule import GroupRule
 from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import TASKS, Task
 from medssl.heads.config import HeadConfig, Thresholds
@@ -100,7 +101,14 @@ def bundle():
     features = Features(split=Value("string"), label=ClassLabel(names=["few", "many"]), group_id=Value("string"))
     cases = Dataset.from_dict(rows, features)
     return SimpleNamespace(
-        head=head, task=task, labels=head.labels, metrics=METRICS, cases=cases, name="spots", card=""
+        head=head,
+        task=task,
+        labels=head.labels,
+        metrics=METRICS,
+        cases=cases,
+        name="spots",
+        card="",
+        group_rule=GroupRule.of(METRICS, head.thresholds),
     )
 
 

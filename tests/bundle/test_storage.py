@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from medssl.bundle.manifest import MANIFEST_FILE, check_manifest, read_manifest,
 from medssl.bundle.storage import lock_of, write_contents
 from medssl.errors import BundleError
 from medssl.heads.head import Head
-from tests.conftest import ROOT
+from tests import warm
 
 
 @pytest.fixture
@@ -163,22 +162,17 @@ def test_a_full_disk_or_a_folder_that_is_read_only_is_a_sentence(
 def test_a_disk_that_takes_no_more_is_a_sentence(folder):
     """Really full, for this process: no file may grow beyond some kilobytes."""
     code = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import resource, signal, sys\n"
         "from medssl.bundle import Bundle\n"
         "from medssl.errors import BundleError\n"
-        "bundle = Bundle.load(sys.argv[2])\n"
+        "bundle = Bundle.load(sys.argv[1])\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        "try: bundle.save(sys.argv[2])\n"
+        "try: bundle.save(sys.argv[1])\n"
         "except BundleError as error: print(error)\n"
     )
     before = {file: (folder / file).read_bytes() for file in files_of(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT), str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+    done = warm.run(["-c", code, folder])
     assert "cannot be written to" in done.stdout and "as it was" in done.stdout, done.stderr
     assert {file: (folder / file).read_bytes() for file in files_of(folder)} == before
 
@@ -217,16 +211,13 @@ def test_killed_between_the_renames_the_old_bundle_is_found_again(folder, tiny_b
 
 def test_killed_at_any_moment_there_is_a_whole_bundle(folder, tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys\n"
         "from medssl.bundle import Bundle\n"
-        "bundle = Bundle.load(sys.argv[2]); print('ready', flush=True)\n"
-        "while True: bundle.save(sys.argv[2]); print('saved', flush=True)\n"
+        "bundle = Bundle.load(sys.argv[1]); print('ready', flush=True)\n"
+        "while True: bundle.save(sys.argv[1]); print('saved', flush=True)\n"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     for delay in (0.0, 0.03, 0.07):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(ROOT), str(folder)], stdout=subprocess.PIPE, text=True, env=environment
-        )
+        process = warm.start(["-c", code, folder], stdout=subprocess.PIPE)
         assert process.stdout.readline().strip() == "ready" and process.stdout.readline().strip() == "saved"
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)

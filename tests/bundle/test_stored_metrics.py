@@ -42,6 +42,15 @@ METRICS = {
         **{"asked": "auto", "chosen": "patch", "images": 20, "groups": 10, "seed": 3},
         **{"linear": FIGURE, "patch": FIGURE, "patch_minus_linear": FIGURE},
     },
+    "reading_choice": {
+        **{"asked": "auto", "chosen": "cls", "pooling": "cls", "images": 20, "groups": 10, "seed": 3},
+        "tried": {"cls": {"pooling": "cls", "balanced_accuracy": FIGURE, "best_minus_this": FIGURE}},
+    },
+    "space_choice": {
+        **{"asked": "auto", "chosen": "plain", "images": 20, "groups": 10, "seed": 3, "chosen_minus_plain": FIGURE},
+        "tried": {"plain": {name: FIGURE for name in ("precision_at_1", "precision_at_5", "map_at_10")}},
+    },
+    "retrieval_plain": {"precision_at_1": FIGURE},
     "explainer_check": {"explainers": {"vit_cx": {"less_random": FIGURE}}},
 }
 REQUIRED = [
@@ -55,6 +64,13 @@ REQUIRED = [
     "classification.reliability.0.confidence",
     "retrieval.precision_at_1.value",
     "unfamiliar.others.tints.value",
+    "reading_choice.pooling",
+    "reading_choice.tried",
+    "reading_choice.tried.cls.best_minus_this",
+    "space_choice.chosen",
+    "space_choice.groups",
+    "space_choice.chosen_minus_plain",
+    "space_choice.tried.plain.map_at_10",
     "audit.images",
     "audit.findings",
     "audit.findings.0.kind",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medssl.data.annotations import is_annotated, lesion_area
 from medssl.data.load import load_data, read_record
 from medssl.data.rows import BOX_COLUMNS
 from medssl.data.split import split_data
@@ -76,6 +77,8 @@ def test_folder_and_data_set_hold_the_same_pictures(tmp_path):
             assert [from_folder[index][name] for name in BOX_COLUMNS] == pytest.approx(expected, abs=1e-5)
         else:
             assert box == [None] * 4
+        assert np.array_equal(lesion_area(from_folder[index], *mask.shape) > 0, mask)
+        assert is_annotated(from_folder[index]), "an empty mask says that there is no lesion"
     groups = np.array(made["group_id"][:])
     splits = np.array(split_data(from_folder)["split"][:])
     assert {name: (splits == name).sum() for name in ("train", "val", "test")} == {"train": 24, "val": 8, "test": 8}

@@ -18,12 +18,12 @@ AREAS = {
     ("brain", "glioma"): (0.005, 0.08),
     ("brain", "meningioma"): (0.004, 0.06),
     ("brain", "pituitary"): (0.005, 0.05),
-    ("leukaemia", "early"): (0.03, 0.18),
-    ("leukaemia", "pre"): (0.03, 0.18),
-    ("leukaemia", "pro"): (0.03, 0.18),
+    ("leukaemia", "early"): (0.05, 0.3),
+    ("leukaemia", "pre"): (0.05, 0.3),
+    ("leukaemia", "pro"): (0.05, 0.3),
     ("eye", "cataract"): (0.03, 0.5),
-    ("eye", "diabetic_retinopathy"): (0.002, 0.06),
-    ("eye", "glaucoma"): (0.008, 0.04),
+    ("eye", "diabetic_retinopathy"): (0.002, 0.09),
+    ("eye", "glaucoma"): (0.015, 0.06),
 }
 PER_LABEL = 40
 
@@ -43,7 +43,7 @@ def test_the_same_seeds_give_the_same_bytes_and_others_do_not(task, label):
     again, mask_again = drawn(task, label)
     assert image.tobytes() == again.tobytes() and mask.tobytes() == mask_again.tobytes()
     for other, _ in (drawn(task, label, patient=1), drawn(task, label, picture=1)):
-        assert np.abs(other - image).mean() > 0.02
+        assert np.abs(other - image).mean() > 0.01
 
 
 @pytest.mark.parametrize(("task", "label"), CLASSES)

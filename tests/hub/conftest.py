@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -141,12 +143,16 @@ def encoders(hub, tmp_path_factory) -> tuple[str, list[str], list[Path]]:
 
 def wait_for(url: str, process: subprocess.Popen, log: Path, seconds: float = 90) -> None:
     """Until a web page answers. Raises RuntimeError with the log when it does not."""
-    host, port = url.removeprefix("http://").split(":")
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
+        try:
+            urllib.request.urlopen(url, timeout=20).close()
+            return
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # still loading
                 return
+        except OSError:  # nobody there yet
+            pass
         time.sleep(0.2)
     raise RuntimeError(f"The app did not start:\n{log.read_text('utf-8')}")
 

@@ -16,6 +16,7 @@ import numpy as np
 from medssl.backbones.backbone import Backbone
 from medssl.bundle.bundle import Bundle
 from medssl.bundle.publish import publish_bundle
+from medssl.errors import BundleError
 from medssl.heads.head import ClassificationHead
 from medssl.heads.patch import load_head
 from medssl.images.read import read_image
@@ -30,10 +31,12 @@ def token_set(token: str | None):
     before = os.environ.pop("HF_TOKEN", None)
     if token:
         os.environ["HF_TOKEN"] = token
-    yield
-    os.environ.pop("HF_TOKEN", None)
-    if before:
-        os.environ["HF_TOKEN"] = before
+    try:
+        yield
+    finally:
+        os.environ.pop("HF_TOKEN", None)
+        if before:
+            os.environ["HF_TOKEN"] = before
 
 
 def publish(place: str, namespace: str, **settings) -> dict:
@@ -60,6 +63,22 @@ def summary(bundle: Bundle, image: str) -> dict:
 def analyze(place: str, image: str, revision: str | None = None) -> dict:
     """Load a bundle and analyse an image."""
     return summary(Bundle.load(place, revision=revision), image)
+
+
+def lesions(place: str, image: str) -> dict:
+    """What a bundle's localizer says of an image, in numbers."""
+    found = Bundle.load(place).open(image).lesion_map()
+    told = {**found.to_dict(), "seconds": 0}
+    return {**told, "heatmap": hashlib.sha256(found.heatmap.tobytes()).hexdigest()}
+
+
+def why_no_lesions(place: str, image: str) -> str:
+    """Why a bundle has no lesion map."""
+    try:
+        Bundle.load(place).open(image).lesion_map()
+    except BundleError as error:
+        return str(error)
+    return ""
 
 
 def load(place: str, token: str | None = "hf_write", revision: str | None = None, backbone: str | None = None) -> str:
@@ -102,7 +121,8 @@ def cases(repo_id: str, folder: str, image: str) -> dict:
         "image": list(train[0]["image"].size),
         "found": [[case.id, case.label, case.score, case.group_id, case.source] for case in found],
         "expected": [
-            [case.id, case.label, case.score, case.group_id, case.source] for case in bundle.library.search(query, 10)
+            [case.id, case.label, case.score, case.group_id, case.source]
+            for case in bundle.library.plain.search(query, 10)
         ],
     }
 

@@ -8,9 +8,11 @@ import shutil
 import pytest
 
 from medssl.bundle.bundle import Bundle
+from medssl.bundle.finetuned import TuningPlan, build_finetuned
 from medssl.bundle.manifest import write_manifest
 from medssl.hub.card_signature import is_edited
-from tests.conftest import ROOT, sample
+from medssl.pretrain.finetune_recipe import FineTuneRecipe
+from tests.conftest import ROOT, TINY_TASKS, UNCHOSEN, sample
 from tests.hub.conftest import READ, Failed
 from tests.hub.steps import summary
 
@@ -196,3 +198,19 @@ def test_a_demo_bundle_needs_no_backbone_on_the_hub(hub, publisher, reader):
     assert not done["notes"], "its pictures are medssl's own"
     picture = str(ROOT / "docs" / "demo.png")
     assert reader.do("analyze", place=done["head"]["repo_id"], image=picture) == summary(Bundle.load(folder), picture)
+
+
+def test_a_tuned_backbone_travels_with_its_bundle(hub, publisher, reader, tiny_data, tiny_backbone, image, tmp_path):
+    recipe = FineTuneRecipe(epochs=1, batch_size=12, rank=2)
+    plan = TuningPlan(tmp_path / "tuned-dinov2", recipe, anyway=True)
+    settings = {"labels": TINY_TASKS["shapes"], "cache_dir": tmp_path / "cache", "progress": False, **UNCHOSEN}
+    build_finetuned(tiny_data["shapes"], "shapes", tiny_backbone, tmp_path / "bundle", plan, **settings)
+    done = publisher.do("publish", place=str(tmp_path / "bundle"), namespace="tuner", backbone=str(plan.out))
+    expected = summary(Bundle.load(tmp_path / "bundle"), image)
+    assert reader.do("analyze", place=done["head"]["repo_id"], image=image) == expected
+    encoder = hub.repos["model", done["backbone"]["repo_id"]]
+    told = config(hub, done["head"]["repo_id"])["backbone"]
+    assert (told["id"], told["revision"]) == (encoder.repo_id, encoder.commits[-1][0])
+    facts, card = json.loads(encoder.files["finetuning.json"]), encoder.files["README.md"].decode()
+    assert facts["base"]["name"] == tiny_backbone.name and encoder.repo_id in card
+    assert str(tmp_path) not in json.dumps(facts) + card and not is_edited(card)

@@ -27,7 +27,8 @@ def image(tiny_data):
 
 def with_config(files, config):
     """The files of a head with another config, and the manifest that its publisher would write."""
-    listed = {name: files[name] for name in ("model.safetensors", "metrics.json")}
+    own = ("model.safetensors", "metrics.json", "case_space.safetensors")
+    listed = {name: files[name] for name in own if name in files}
     listed["config.json"] = json.dumps(config).encode()
     return {**files, **listed, "manifest.json": manifest_of(listed).encode()}
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from medssl.bundle.bundle import Bundle
+from tests import warm
 from tests.conftest import ROOT, sample
 from tests.hub.conftest import WRITE, client_environment, wait_for
 
@@ -74,9 +75,9 @@ def space(stand_in, published):
 
 
 def query(image, environment=None, **options):
-    command = [sys.executable, str(ROOT / "scripts" / "query.py"), "--task", "shapes", str(image)]
+    command = [ROOT / "scripts" / "query.py", "--task", "shapes", image]
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return warm.run_fresh(command, environment)
 
 
 def test_app_answers_a_query_with_a_bundle_of_the_hub(space, tiny_data, tiny_bundle_folders):

@@ -344,4 +344,4 @@ def test_a_frame_is_a_whole_number(frame):
 
 
 def test_the_page_can_name_the_formats():
-    assert FORMATS == ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM")
+    assert FORMATS == ("PNG", "JPEG", "TIFF", "WebP", "BMP", "DICOM", "NIfTI")

@@ -2,17 +2,19 @@
 
 import io
 import os
+import pickle
 import struct
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medssl.errors import ImageError
-from medssl.images import read_image
+from medssl.images import decoding_child, read_image
 from medssl.images.safe_reader import SafeReader
 from tests.images.test_odd_files import RAMP, bomb, dicom
 from tests.pictures import PNG, gradient, saved
@@ -132,3 +134,61 @@ def test_memory_is_bounded(reader):
     Image.new("L", (6000, 6000)).save(larger, "PNG", compress_level=1)
     with pytest.raises(ImageError, match="25 megapixels"):
         reader.read(larger.getvalue())
+    # The size stands in the header: such a DICOM is refused without its pixels, which are not there.
+    promised = dicom(RAMP, Rows=6000, Columns=6000)
+    with pytest.raises(ImageError, match="25 megapixels"):
+        reader.read(promised)
+    with pytest.raises(ImageError) as plainly:
+        read_image(promised)
+    assert "megapixels" not in str(plainly.value)
+
+
+def test_dicom_is_said(reader):
+    assert reader.read(dicom(RAMP, WindowCenter="64", WindowWidth="128")).dicom and not reader.read(PNG).dicom
+
+
+def test_what_several_people_listed_by_turns_is_listed_once_each(tmp_path, monkeypatch):
+    listed = []
+    real = decoding_child.read_images
+    monkeypatch.setattr(decoding_child, "read_images", lambda paths: listed.append(paths) or real(paths))
+    uploads = [[str(tmp_path / f"{number}.png")] for number in range(decoding_child.MOST_LISTED + 1)]
+    for (path,) in uploads:
+        Path(path).write_bytes(PNG)
+    answers = decoding_child.Answers()
+    for _ in range(3):
+        for paths in uploads[:-1]:
+            answers(("list", paths, None))
+            answers(("entry", paths, 0))
+    assert listed == uploads[:-1]
+    answers(("list", uploads[-1], None))
+    answers(("entry", uploads[0], 0))
+    assert listed == [*uploads, uploads[0]] and len(answers.listed) == decoding_child.MOST_LISTED
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot wait for a pipe so")
+def test_files_are_let_go_when_nobody_asks(tmp_path, monkeypatch):
+    made = []
+
+    class Watched(decoding_child.Answers):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(decoding_child, "Answers", Watched)
+    monkeypatch.setattr(decoding_child, "IDLE_SECONDS", 0.5)
+    (tmp_path / "a.png").write_bytes(PNG)
+    reading, writing = os.pipe()
+    requests, sink = os.fdopen(writing, "wb"), io.BytesIO()
+    serving = threading.Thread(target=decoding_child.serve, args=(os.fdopen(reading, "rb"), sink), daemon=True)
+    serving.start()
+    request = pickle.dumps(("list", [str(tmp_path / "a.png")], None))
+    requests.write(struct.pack("<Q", len(request)) + request)
+    requests.flush()
+    for wanted in (True, False):
+        end = time.monotonic() + 30
+        while time.monotonic() < end and bool(made and made[0].listed) is not wanted:
+            time.sleep(0.02)
+        assert bool(made[0].listed) is wanted
+    requests.close()
+    serving.join(30)
+    assert not serving.is_alive()

@@ -1,23 +1,20 @@
-"""CaseLibrary against a plain numpy search, in memory, in a folder, and where neither can be had."""
+"""CaseLibrary against a plain numpy search, in memory and in a folder, and where neither can be had."""
 
 import io
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from qdrant_client import QdrantClient
 
 from medssl.errors import LibraryError
+from medssl.library import library as library_module
 from medssl.library.library import CaseLibrary
+from medssl.library.vectors import Exclusion
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = ["benign", "malignant"]
 
 
@@ -89,7 +86,8 @@ def test_same_cases_scores_and_order_as_numpy(place, tmp_path):
             order, scores = reference(vectors, query, top_k, excluded)
             assert [case.id for case in found] == [f"case-{index}" for index in order]
             np.testing.assert_allclose([case.score for case in found], scores, atol=1e-5)
-            raw = library._store.query(library.collection, query / np.linalg.norm(query), len(vectors))
+            unit = query / np.linalg.norm(query)
+            raw = library._store.query(library.collection, unit, len(vectors), Exclusion())
             expected = reference(vectors, query, len(vectors), set())[1]
             np.testing.assert_allclose([hit.score for hit in raw], expected, atol=1e-5)
 
@@ -173,116 +171,6 @@ def test_libraries_in_memory_do_not_mix_and_leave_nothing_behind():
     first.close()
 
 
-def collections(folder) -> set[str]:
-    client = QdrantClient(path=str(folder))
-    names = {collection.name for collection in client.get_collections().collections}
-    client.close()
-    return names
-
-
-def test_a_folder_is_built_once_and_anew_after_a_change(tmp_path):
-    vectors, groups = random_cases(80)
-    with CaseLibrary(make_dataset(vectors, groups), str(tmp_path)) as library:
-        built, found = library.collection, library.search(vectors[5], 6)
-    with CaseLibrary(make_dataset(vectors, groups), str(tmp_path)) as library:
-        assert library.collection == built
-        assert library.search(vectors[5], 6) == found
-    changed = np.vstack([vectors[1:], vectors[:1] + 1])
-    with CaseLibrary(make_dataset(changed, groups), str(tmp_path)) as library:
-        rebuilt = library.collection
-        assert rebuilt != built
-        assert library.search(changed[7], 1)[0].id == "case-7"
-    assert collections(tmp_path) == {rebuilt}
-
-
-def test_two_libraries_share_a_folder(tmp_path):
-    vectors, _ = random_cases(30)
-    lung = CaseLibrary(make_dataset(vectors), str(tmp_path), name="lung")
-    eye = CaseLibrary(make_dataset(vectors[::-1]), str(tmp_path / ".." / tmp_path.name), name="eye")
-    again = CaseLibrary(make_dataset(vectors[:9]), str(tmp_path), name="lung")
-    assert lung._store is eye._store is again._store
-    assert lung.search(vectors[2], 1)[0].id == "case-2"  # still searchable after its name went to a newer one
-    assert eye.search(vectors[2], 1)[0].id == "case-27"
-    assert again.search(vectors[2], 1)[0].id == "case-2"
-    for library in (lung, eye, again):
-        library.close()
-
-
-def test_an_interrupted_build_is_never_used(tmp_path, monkeypatch):
-    vectors, groups = random_cases(80)
-    other = vectors[::-1].copy()
-    with CaseLibrary(make_dataset(vectors, groups), str(tmp_path)) as library:
-        built = library.collection
-    upload = QdrantClient.upload_collection
-
-    def half(self, name, vectors, ids, **options):
-        upload(self, name, vectors=vectors[:40], ids=range(40))
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(QdrantClient, "upload_collection", half)
-        with pytest.raises(KeyboardInterrupt):
-            CaseLibrary(make_dataset(other, groups), str(tmp_path))
-    assert collections(tmp_path) == {built}
-    with CaseLibrary(make_dataset(other, groups), str(tmp_path)) as library:
-        assert len(library.search(other[0], 500)) == 80
-
-
-KILLED = """
-import os, sys
-import numpy as np
-from qdrant_client import QdrantClient
-from tests.library.test_library import make_dataset, random_cases
-from medssl.library.library import CaseLibrary
-upload = QdrantClient.upload_collection
-def half(self, name, vectors, ids, **options):
-    upload(self, name, vectors=vectors[:40], ids=range(40))
-    os._exit(9)
-QdrantClient.upload_collection = half
-CaseLibrary(make_dataset(*random_cases(80)), sys.argv[1])
-"""
-HELD = """
-import sys
-from tests.library.test_library import make_dataset, random_cases
-from medssl.library.library import CaseLibrary
-library = CaseLibrary(make_dataset(*random_cases(80)), sys.argv[1])
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_killed_build_is_never_used_and_is_swept_away(tmp_path):
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, timeout=120)
-    assert killed.returncode == 9
-    half = collections(tmp_path)
-    assert len(half) == 1
-    vectors, groups = random_cases(80)
-    with CaseLibrary(make_dataset(vectors, groups), str(tmp_path)) as library:
-        assert len(library.search(vectors[0], 500)) == 80
-        whole = {library.collection}
-    assert collections(tmp_path) == whole != half
-
-
-def test_a_folder_held_by_another_process_is_refused_and_then_free(tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HELD, str(tmp_path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout.readline().strip() == "held"
-        with pytest.raises(LibraryError, match="in use by another process"):
-            CaseLibrary(make_dataset(*random_cases(80)), str(tmp_path))
-    finally:
-        _, complaints = holder.communicate("", timeout=60)
-    assert complaints == ""
-    with CaseLibrary(make_dataset(*random_cases(80)), str(tmp_path)) as library:
-        assert len(library) == 80
-
-
 @pytest.mark.parametrize("place", ["memory", "folder"])
 def test_searching_from_many_threads_while_others_build(place, tmp_path):
     location = ":memory:" if place == "memory" else str(tmp_path)
@@ -329,14 +217,6 @@ def test_a_place_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(LibraryError, match="cannot be opened"):
         CaseLibrary(make_dataset(np.eye(3)), str(tmp_path / "file"))
-
-
-def test_a_damaged_folder(tmp_path):
-    with CaseLibrary(make_dataset(np.eye(3)), str(tmp_path)):
-        pass
-    (tmp_path / "meta.json").write_text("{broken")
-    with pytest.raises(LibraryError, match="deleting it loses nothing"):
-        CaseLibrary(make_dataset(np.eye(3)), str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -393,3 +273,13 @@ def test_bad_cases(dataset, message):
 def test_bad_names(name):
     with pytest.raises(LibraryError, match="cannot be named"):
         CaseLibrary(make_dataset(np.eye(3)), name=name)
+
+
+def test_many_cases_are_kept_in_the_cache_unless_a_place_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDSSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(library_module, "EXACT_UP_TO", 20)
+    vectors, groups = random_cases(40)
+    for count, location, folder in ((20, None, False), (40, ":memory:", False), (40, None, True)):
+        with CaseLibrary(make_dataset(vectors[:count], groups[:count]), location) as library:
+            assert len(library.search(vectors[0], 100)) == count
+        assert (tmp_path / "cache" / "libraries").is_dir() == folder

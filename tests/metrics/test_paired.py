@@ -5,7 +5,7 @@ import pytest
 
 from medssl.errors import DataError
 from medssl.metrics.bootstrap import group_draws, number_groups
-from medssl.metrics.paired import bootstrap_p, holm, paired_difference, paired_differences
+from medssl.metrics.paired import bootstrap_p, holm, paired_difference, paired_differences, plainest
 
 GROUPS = [str(number // 3) for number in range(300)]
 LABELS = np.arange(300) % 4
@@ -129,3 +129,17 @@ def test_p_counts_ties_on_both_sides():
     assert bootstrap_p(np.full(99, 0.1)) == pytest.approx(0.02)
     assert bootstrap_p(np.array([np.nan, np.nan])) is None
     assert bootstrap_p(np.array([-1.0] * 10 + [1.0] * 89)) == pytest.approx(0.22)
+
+
+def test_the_plainest_is_the_first_that_the_best_is_not_above_beyond_the_interval():
+    scores = np.column_stack([answers(0.5), answers(0.8, seed=1), answers(0.82, seed=2)])
+    chosen, gaps = plainest(scores, GROUPS)
+    assert chosen == 1 and gaps[0]["low"] > 0 >= gaps[1]["low"] and gaps[2]["value"] == 0
+    assert gaps[0] == paired_difference(scores[:, 2], scores[:, 0], GROUPS)
+    assert plainest(scores[:, ::-1], GROUPS)[0] == 0
+
+
+def test_one_group_tells_nothing_apart():
+    scores = np.column_stack([np.zeros(20), np.ones(20)])
+    assert plainest(scores, ["one"] * 20)[0] == 0
+    assert plainest(np.full((4, 3), np.nan), list("abcd"))[0] == 0

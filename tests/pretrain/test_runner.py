@@ -24,6 +24,7 @@ from medssl.pretrain.recipe import METHODS, Recipe
 from medssl.pretrain.runner import pretrain
 from medssl.pretrain.views import POLICIES, ViewPolicy
 from medssl.pretrain.watch import Watch
+from tests import warm
 from tests.conftest import ROOT
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -55,7 +56,8 @@ def small_architectures(monkeypatch):
 
 def recipe(**changes):
     settings = {"architecture": "small", "epochs": 2, "batch_size": 16, "size": 36, "small_size": 18, "stored_size": 48}
-    return Recipe(**{**settings, **changes})
+    teacher = {"teacher": "medssl-tiny"} if changes.get("method") == "distill" else {}
+    return Recipe(**{**settings, **teacher, **changes})
 
 
 def mean_accuracy(encoder, data):
@@ -108,7 +110,7 @@ def test_the_same_recipe_gives_the_same_weights_and_a_loadable_backbone(method, 
 
 
 @pytest.mark.parametrize("architecture", ["small-vit", "small-resnet"])
-@pytest.mark.parametrize("method", ["simclr", "byol"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "distill"])
 def test_vit_and_resnet_encoders(architecture, method, few_patterns, tmp_path):
     asked = recipe(method=method, architecture=architecture, epochs=1)
     pretrain(asked, {"patterns": few_patterns}, tmp_path, reports=QUIET)
@@ -130,16 +132,16 @@ def command(data, out, *extra):
     return [str(SCRIPT), "--data", str(data), "--out", str(out), "--quiet", *options, *extra]
 
 
-def environment(**more):
-    return {**os.environ, "HF_HUB_OFFLINE": "1", **more}
+def teacher_of(method):
+    return ["--teacher", "medssl-tiny"] if method == "distill" else []
 
 
-def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_weights(few_patterns, tmp_path):
-    often = ["--checkpoint-every", "3", "--log-every", "2"]
-    whole = [sys.executable, *command(few_patterns, tmp_path / "whole", *often)]
-    subprocess.run(whole, check=True, env=environment(), timeout=240, capture_output=True)
-    killed = [sys.executable, *command(few_patterns, tmp_path / "killed", *often)]
-    running = subprocess.Popen(killed, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize("method", ["dino", "distill"])
+def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_weights(method, few_patterns, tmp_path):
+    often = ["--checkpoint-every", "3", "--log-every", "2", "--method", method, *teacher_of(method)]
+    warm.run(command(few_patterns, tmp_path / "whole", *often)).check_returncode()
+    killed = command(few_patterns, tmp_path / "killed", *often)
+    running = warm.start(killed)
     log = tmp_path / "killed" / "run" / "log.csv"
     checkpoint = tmp_path / "killed" / "run" / "checkpoint.pt"
     deadline = time.monotonic() + 120
@@ -150,7 +152,7 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_weights(fe
     running.wait()
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 24
-    subprocess.run(killed, check=True, env=environment(), timeout=240, capture_output=True)
+    warm.run(killed).check_returncode()
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert files[0] == files[1]
     steps = [line.split(",")[0] for line in log.read_text().splitlines()[1:]]
@@ -158,24 +160,36 @@ def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_weights(fe
 
 
 def test_asked_to_stop_it_saves_says_so_and_goes_on(few_patterns, tmp_path):
-    asked = [sys.executable, *command(few_patterns, tmp_path / "out", "--log-every", "1")]
-    running = subprocess.Popen(asked, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    asked = command(few_patterns, tmp_path / "out", "--log-every", "1")
+    running = warm.start(asked, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not (tmp_path / "out" / "run" / "log.csv").exists():
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     running.send_signal(signal.SIGTERM)
-    said, _ = running.communicate(timeout=60)
-    assert running.returncode == 130 and "goes on from here" in said
+    assert running.wait(60) == 130 and "goes on from here" in running.stdout.read()
     assert (tmp_path / "out" / "run" / "checkpoint.pt").exists()
 
 
+ALL_COMMANDS = """
+import json, sys
+from medssl.cli.pretrain import main
+for command in json.loads(sys.argv[1]):
+    assert main(command) == 0
+"""
+
+
 def test_two_processes_share_a_batch_and_end_with_one_encoder(few_patterns, tmp_path):
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    (tmp_path / "all.py").write_text(ALL_COMMANDS)
+    commands = [
+        command(few_patterns, tmp_path / method, "--method", method, *teacher_of(method))[1:] for method in METHODS
+    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "all.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    asked = [sys.executable, *launch, json.dumps(commands)]
+    done = subprocess.run(asked, env=environment, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     for method in METHODS:
-        asked = [sys.executable, *launch, *command(few_patterns, tmp_path / method, "--method", method)]
-        done = subprocess.run(asked, env=environment(OMP_NUM_THREADS="1"), timeout=300, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
         facts = json.loads((tmp_path / method / "pretraining.json").read_text())
         assert facts["processes"] == 2 and facts["steps"] == 24
         assert np.isfinite(Backbone.from_pretrained(tmp_path / method).embed(torch.zeros(1, 3, 28, 28), "cls")).all()
@@ -244,6 +258,8 @@ def test_a_folder_of_another_run_is_refused(few_patterns, tmp_path):
         ({"options": {"centring": "none"}}, "sinkhorn, centring"),
         ({"options": {"momentum": "high"}}, "momentum is 'high'"),
         ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"teacher": "medssl-tiny"}, "no other method has one"),
+        ({"method": "distill", "teacher": None}, "distill needs a teacher"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(changes, said):
@@ -273,6 +289,10 @@ def test_an_encoder_may_ask_for_larger_images_than_its_views(few_patterns, tmp_p
         ({"batch_size": 500}, PretrainError, "do not fill one batch"),
         ({"views": "sepia"}, DataError, "no views named 'sepia'"),
         ({"architecture": None, "init": "nowhere"}, BackboneError, "nowhere"),
+        ({"method": "distill", "teacher": "nowhere"}, BackboneError, "nowhere"),
+        ({"method": "distill", "options": {"cls_blocks": "13"}}, PretrainError, "from 1 to 8"),
+        ({"method": "distill", "options": {"teacher_size": 50}}, PretrainError, "multiple of 14"),
+        ({"method": "distill", "options": {"smallest": 0}}, PretrainError, "smallest above 0"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(changes, error, said, few_patterns, tmp_path):

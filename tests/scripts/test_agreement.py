@@ -83,7 +83,3 @@ def test_what_cannot_be_measured_is_refused(tmp_path, monkeypatch, capsys):
         run(monkeypatch, capsys, "--references", tmp_path)
     with pytest.raises(DataError, match="needs --data"):
         run(monkeypatch, capsys, "--references", tmp_path, "--backbone", "x")
-    page = tmp_path / "page.md"
-    page.write_text("no marks")
-    with pytest.raises(DataError, match="no place"):
-        agreement.write_into(page, "table")

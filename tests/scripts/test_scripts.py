@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +9,16 @@ import pytest
 from PIL import Image
 
 from medssl.bundle.bundle import Bundle
+from tests import warm
 from tests.models import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("build", "evaluate", "audit", "query", "benchmark", "pretrain", "study", "demo")
+SCRIPTS = ("build", "embed", "evaluate", "audit", "query", "benchmark", "pretrain", "study", "demo")
 
 
-def run(script, *arguments, cache=None):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "MEDSSL_CACHE": str(cache or "/nonexistent")}
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+def run(script, *arguments, cache=None, run=warm.run):
+    environment = {**os.environ, "MEDSSL_CACHE": str(cache or "/nonexistent")}
+    return run([ROOT / "scripts" / f"{script}.py", *arguments], env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_explains_and_leaves_with_0(script):
-    done = run(script, "--help")
+    done = run(script, "--help", run=warm.run_fresh)
     assert done.returncode == 0 and "usage" in done.stdout and len(done.stdout) > 200
 
 
@@ -51,7 +49,7 @@ def test_build_then_evaluate(data, tmp_path):
     assert "accuracy" in built.stdout and "embed" in built.stderr
     measured = run(
         "evaluate", "--bundle", tmp_path / "bundle", "--data", data, "--split", "all", "--out", tmp_path / "m.json",
-        "--others", f"other={data}", "--resamples", "50", "--quiet", cache=tmp_path / "cache",
+        "--others", f"other={data}", "--resamples", "50", "--quiet", cache=tmp_path / "cache", run=warm.run_fresh,
     )  # fmt: skip
     assert measured.returncode == 0, measured.stderr
     figures = json.loads((tmp_path / "m.json").read_text())
@@ -87,7 +85,7 @@ def test_audit_of_a_folder_with_a_planted_leak(data, tmp_path):
         lines += [f"{label}/{index}.png,{label},{('train', 'val', 'test')[index % 3]}" for index in range(30)]
     shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
-    done = run("audit", "--data", folder, "--out", tmp_path / "findings.json")
+    done = run("audit", "--data", folder, "--out", tmp_path / "findings.json", run=warm.run_fresh)
     assert done.returncode == 1, done.stderr
     assert "dark/0.png" in done.stdout and "dark/1.png" in done.stdout
     assert json.loads((tmp_path / "findings.json").read_text())["findings"]

@@ -15,7 +15,7 @@ from medssl.metrics.classification import classification_metrics
 from medssl.study.report.answer import answer, needed_share, not_shown
 from medssl.study.report.document import Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from medssl.study.report.folder import file_names, write_report
-from medssl.study.report.panels import colorings, confusion, reliability, shorten
+from medssl.study.report.panels import colorings, confusion, live_map, reliability, shorten
 from medssl.study.report.plots import accuracy_plot, label_plot
 from medssl.study.report.tables import (
     findings_text,
@@ -214,6 +214,22 @@ def test_plots_are_the_same_each_time(study):
     assert accuracy_plot(study) == accuracy_plot(study)
     with Image.open(io.BytesIO(label_plot(study))) as image:
         assert image.size[0] > 600
+
+
+def test_the_map_says_of_each_dot_what_it_is_and_needs_no_script(study):
+    task = next(iter(study.tasks))
+    block = live_map(study, task, "map.png", "a map")
+    about = study.tasks[task]
+    assert [len(panel.dots) for panel in block.panels] == [len(each.map.rows) for each in about.measured.values()]
+    row = int(next(iter(about.measured.values())).map.rows[3])
+    x, y, kinds, words = block.panels[0].dots[3]
+    label = about.task_labels.labels[row]
+    assert words.startswith(about.task_labels.names[label]) and kinds[0] == label and about.sources[row] in words
+    assert 0 <= x <= block.side and 0 <= y <= block.side
+    text = to_html("T", "A.", [block, block])
+    assert text.count("<circle") == 2 * sum(len(panel.dots) for panel in block.panels) and "<script" not in text
+    assert text.count('type="radio"') == 4 and text.count(" checked>") == 2 and 'id="map-2-1"' in text
+    assert to_markdown("T", "A.", [block]).endswith("![a map](map.png)\n") and block.png[:4] == b"\x89PNG"
 
 
 def test_file_names_are_plain_and_different(study):

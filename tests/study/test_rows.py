@@ -8,17 +8,17 @@ from medssl.metrics.classification import classification_metrics
 from medssl.metrics.paired import holm, paired_difference
 from medssl.study.probes import ACCURACIES, Outcome
 from medssl.study.results import LEAKAGE_GAP, Row
-from medssl.study.rows import Labels, adjust, backbone_rows, difference_rows, score_figure, summarize
+from medssl.study.rows import TaskLabels, adjust, backbone_rows, difference_rows, score_figure, summarize
 from medssl.study.runs import Run
 
 NAMES = ["a", "b", "c", "d"]
 TEST = np.arange(100, 400)
 
 
-def truth(seed=0):
+def task_labels(seed=0):
     random = np.random.default_rng(seed)
     groups = np.array([f"g{number // 3}" for number in range(500)])
-    return Labels(random.choice(4, 500, p=(0.5, 0.2, 0.2, 0.1)), groups, NAMES)
+    return TaskLabels(random.choice(4, 500, p=(0.5, 0.2, 0.2, 0.1)), groups, NAMES)
 
 
 def classifier(head, about, rows, skill, seed, setting=""):
@@ -32,7 +32,7 @@ def classifier(head, about, rows, skill, seed, setting=""):
 
 
 def make_trials(skill=1.5, seed=0, gain=1.0):
-    about = truth()
+    about = task_labels()
     heads = ("linear", "knn", "centroid")
     ranks = np.random.default_rng(seed).random(len(TEST))
     ranks[:20] = np.nan
@@ -49,7 +49,7 @@ def make_trials(skill=1.5, seed=0, gain=1.0):
 
 def rows_of(runs, n_bootstrap=60):
     base = Row("task", "model", "", "", None, None, None, 0, 0, 5, kind="supervised")
-    return backbone_rows(base, runs, truth(), n_bootstrap)
+    return backbone_rows(base, runs, task_labels(), n_bootstrap)
 
 
 def find(rows, head, metric, protocol="groups", share=1.0):
@@ -59,7 +59,7 @@ def find(rows, head, metric, protocol="groups", share=1.0):
 
 
 def test_figures_at_full_data_are_those_of_scikit_learn_and_of_classification_metrics():
-    runs, about = make_trials(), truth()
+    runs, about = make_trials(), task_labels()
     rows, linear = rows_of(runs), runs[0].outcomes[0]
     labels, groups = about.labels[TEST], about.groups[TEST]
     expected = {
@@ -89,7 +89,7 @@ def test_figures_at_full_data_are_those_of_scikit_learn_and_of_classification_me
 
 
 def test_a_share_is_the_mean_of_its_draws_with_its_spread():
-    runs, about = make_trials(), truth()
+    runs, about = make_trials(), task_labels()
     rows = rows_of(runs)
     draws = [run for run in runs if run.share == 0.1]
     for name, plain in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
@@ -106,7 +106,7 @@ def test_a_share_is_the_mean_of_its_draws_with_its_spread():
 
 
 def test_the_split_by_image_is_pooled_over_draws_and_its_rise_is_the_leakage_gap():
-    runs, about = make_trials(gain=2.0), truth()
+    runs, about = make_trials(gain=2.0), task_labels()
     rows = rows_of(runs, 200)
     loose = [run for run in runs if run.protocol == "images"]
     values = [accuracy_score(about.labels[run.rows], run.outcomes[1].predicted) for run in loose]
@@ -123,7 +123,7 @@ def test_the_split_by_image_is_pooled_over_draws_and_its_rise_is_the_leakage_gap
 
 def test_differences_are_paired_ones_at_every_share_and_adjusted_in_families():
     runs = {"a": make_trials(), "b": make_trials(1.0, seed=7), "c": make_trials(0.5, seed=9)}
-    about = truth()
+    about = task_labels()
     rows = difference_rows("task", runs, [("a", "b"), ("a", "c")], {"a": "self-supervised"}, about, 30, 2)
     assert len(rows) == 2 * (3 * 2 + 1) + 2 * 3
     first = rows[0]
@@ -145,7 +145,7 @@ def test_differences_are_paired_ones_at_every_share_and_adjusted_in_families():
 
 
 def test_scores_that_are_all_unknown_are_no_figure():
-    about = truth()
+    about = task_labels()
     figure, _ = score_figure("precision_at_5", np.full(300, np.nan), about.labels[TEST], about.groups[TEST])
     assert (figure["value"], figure["n"]) == (None, 0)
 
@@ -165,7 +165,7 @@ def test_the_bootstrap_interval_covers_at_about_its_nominal_rate():
 
 
 def test_random_labels_give_chance():
-    about = truth()
+    about = task_labels()
     rows = [row for row in rows_of(make_trials(0.0), 200) if row.head == "linear" and row.share == 1.0]
     assert find(rows, "linear", "balanced_accuracy").low <= 0.25 <= find(rows, "linear", "balanced_accuracy").high
     assert find(rows, "linear", "auroc").low <= 0.5 <= find(rows, "linear", "auroc").high

@@ -4,7 +4,6 @@ import os
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from medssl.study.report.folder import write_report
 from medssl.study.report.tables import differences, main_table, printed
 from medssl.study.results import SCHEMA, load_rows
 from medssl.study.study import compare, pairs_to_compare
+from tests import warm
 from tests.models import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(models, tiny_data, tmp
     broken.write_bytes(b"no picture")
     study = compare({"vit": models["vit"]}, {"broken": folder}, cache_dir=tmp_path / "cache", **QUICK)
     task = study.tasks["broken"]
-    assert len(task.dataset) == len(task.truth.labels) == 59 and task.audit.undecodable == [broken.name]
+    assert len(task.dataset) == len(task.task_labels.labels) == 59 and task.audit.undecodable == [broken.name]
     assert task.audit.neighbors is not None
 
 
@@ -118,9 +118,7 @@ study.compare({"vit": sys.argv[1]}, data, cache_dir=sys.argv[4], parts=sys.argv[
 def test_a_killed_study_goes_on_where_it_was_and_gives_the_same_rows(models, tiny_data, tmp_path, monkeypatch):
     parts, vit = tmp_path / "out" / "parts", {"vit": models["vit"]}
     places = [models["vit"], *tiny_data.values(), tmp_path / "cache", parts]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, places)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    killed = warm.run(["-c", KILLED, *places])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list(parts.iterdir())) == 1
     counted, measure = [], rooms.measure_backbone
@@ -155,9 +153,7 @@ def test_what_cannot_be_compared_is_said(models, tiny_data):
 
 
 def run(*arguments):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "MEDSSL_CACHE": "/nonexistent"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return warm.run_fresh([SCRIPT, *arguments], env={**os.environ, "MEDSSL_CACHE": "/nonexistent"})
 
 
 def test_the_script_prints_both_tables_and_writes_the_report(models, tiny_data, tmp_path):
@@ -234,8 +230,9 @@ def test_a_group_of_the_script_takes_folders_and_has_its_own_pooling():
         (["--data", "d", "--group", "offline", "--backbones", "a", "--out", "o"], "not allowed with"),
     ],
 )
-def test_the_script_says_what_is_wrong_in_one_sentence(arguments, message, monkeypatch, capsys):
+def test_the_script_says_what_is_wrong_in_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     # In this process: starting another costs seconds, and one test does so already.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["study.py", *arguments])
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     with pytest.raises(SystemExit) as left:

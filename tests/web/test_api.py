@@ -41,7 +41,7 @@ def test_tasks_lists_what_is_loaded(client, tiny_bundles):
 
 def test_classify_gives_the_numbers_of_python(client, shapes_image, shapes_analysis):
     answer = client.predict(handle_file(str(shapes_image)), "shapes", api_name="/classify")
-    assert answer == {"task": "shapes", **shapes_analysis.to_dict()["prediction"]}
+    assert answer == {"task": "shapes", "frame": 0, "frames": 1, **shapes_analysis.to_dict()["prediction"]}
 
 
 def test_classify_without_a_task_takes_the_suggested_one(client, tiny_bundles, tiny_data):
@@ -81,7 +81,7 @@ def test_similar_gives_the_cases_of_python_with_thumbnails(client, shapes_image,
 def test_analyze_gives_all_of_bundle_analyze(client, shapes_image, shapes_analysis):
     answer = client.predict(handle_file(str(shapes_image)), "shapes", "", 4, True, api_name="/analyze")
     python = shapes_analysis.to_dict()
-    assert set(answer) == set(python)
+    assert set(answer) == {*python, "frame", "frames", "notes"}
     assert answer["prediction"] == python["prediction"]
     assert [without(case, "thumbnail") for case in answer["cases"]] == python["cases"]
     assert without(answer["explanation"], "heatmap", "overlay", "seconds") == without(python["explanation"], "seconds")
@@ -103,7 +103,9 @@ def test_a_case_is_explained_on_both_pictures(client, tiny_bundles, shapes_image
     case = shapes_analysis.cases[2]
     answer = client.predict(handle_file(str(shapes_image)), case.id, "shapes", api_name="/explain_case")
     python = tiny_bundles["shapes"].explain_case(shapes_image, case)
-    assert without(answer["case"], "thumbnail") == shapes_analysis.to_dict()["cases"][2]
+    expected = shapes_analysis.to_dict()["cases"][2]
+    assert without(answer["case"], "thumbnail", "score") == without(expected, "score")
+    assert answer["case"]["score"] == pytest.approx(expected["score"], abs=1e-9)
     for side, found in (("explanation", python.explanation), ("mirrored", python.mirrored)):
         assert answer[side]["probability"] == pytest.approx(found.probability, abs=1e-6)
         heatmap = np.asarray(Image.open(answer[side]["heatmap"]), np.float64) / 65535
@@ -163,13 +165,26 @@ def test_files_of_the_server_cannot_be_asked_for(app, tiny_data):
     assert told.startswith("event: error") and "probabilit" not in told and secret["path"] not in told
 
 
-def test_only_the_six_endpoints_are_callable_and_documented(client, app):
+def test_only_the_public_endpoints_are_callable_and_documented(client, app):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/tasks", "/classify", "/explain", "/explain_case", "/similar", "/analyze"}
+    assert set(endpoints) == {
+        "/tasks",
+        "/classify",
+        "/explain",
+        "/explain_case",
+        "/lesion_map",
+        "/similar",
+        "/similar_regions",
+        "/analyze",
+        "/analyze_many",
+        "/analyze_group",
+        "/report_many",
+        "/report",
+    }
     for name, endpoint in endpoints.items():
         assert len(endpoint["description"]) > 30, name
     parameters = {item["parameter_name"]: item for item in endpoints["/analyze"]["parameters"]}
-    assert list(parameters) == ["image", "task", "target", "top_k", "explain", "method", "verify"]
+    assert list(parameters) == ["image", "task", "target", "top_k", "explain", "method", "verify", "frame"]
     assert not parameters["image"]["parameter_has_default"] and parameters["top_k"]["parameter_default"] == 6
 
 
@@ -183,7 +198,7 @@ def test_two_clients_at_once_get_their_own_answers(app, tiny_bundles, tiny_data)
     with ThreadPoolExecutor(3) as pool:
         for (name, image), answer in zip(images, pool.map(ask, images), strict=True):
             own = tiny_bundles[name].analyze(image, explain=False).to_dict()["prediction"]
-            assert answer == {"task": name, **own}
+            assert answer == {"task": name, "frame": 0, "frames": 1, **own}
 
 
 def test_the_api_without_a_bundle_says_so(shapes_image):

@@ -47,11 +47,19 @@ def test_a_tool_gives_the_numbers_of_python(app, shapes_image, shapes_analysis):
         ("similar", {"image": inside(shapes_image), "task": "shapes", "top_k": 4}),
         ("tasks", {}),
     )
-    assert {tool.name for tool in tools} == {"tasks", "classify", "explain", "explain_case", "similar", "analyze"}
+    assert {tool.name for tool in tools} == {
+        *("tasks", "classify", "explain", "explain_case", "similar", "analyze"),
+        *("analyze_many", "analyze_group", "report_many", "lesion_map", "similar_regions", "report"),
+    }
     assert all("dummy" not in tool.description and len(tool.description) > 40 for tool in tools)
     classified, found, listed = answers
     assert not classified.isError
-    assert ast.literal_eval(text(classified)) == {"task": "shapes", **shapes_analysis.to_dict()["prediction"]}
+    assert ast.literal_eval(text(classified)) == {
+        "task": "shapes",
+        "frame": 0,
+        "frames": 1,
+        **shapes_analysis.to_dict()["prediction"],
+    }
     assert [case["id"] for case in ast.literal_eval(text(found))["cases"]] == [
         case.id for case in shapes_analysis.cases
     ]

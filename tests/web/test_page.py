@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from html import unescape
 from types import SimpleNamespace
@@ -24,6 +22,7 @@ from medssl.web.page import Page, build_app, launch_options
 from medssl.web.panels.heatmap import PREDICTED
 from medssl.web.service import Service
 from medssl.web.session import Visit
+from tests import warm
 from tests.conftest import ROOT, App
 
 
@@ -44,7 +43,20 @@ def test_every_component_has_an_elem_id_and_every_page_event_is_private(tiny_bun
         if isinstance(block, gr.components.Component) and not isinstance(block, gr.State):
             assert block.elem_id, block
     public = [function.api_name for function in demo.fns.values() if function.api_visibility != "private"]
-    assert sorted(public) == ["analyze", "classify", "explain", "explain_case", "similar", "tasks"]
+    assert sorted(public) == [
+        "analyze",
+        "analyze_group",
+        "analyze_many",
+        "classify",
+        "explain",
+        "explain_case",
+        "lesion_map",
+        "report",
+        "report_many",
+        "similar",
+        "similar_regions",
+        "tasks",
+    ]
     assert demo.delete_cache[1] <= 3600
     options = launch_options()
     assert options["show_error"] is False and options["run_history"] is False
@@ -69,7 +81,7 @@ def test_uploads_are_gone_when_their_time_is_over(tiny_bundles, shapes_image, tm
 
 
 def test_uploads_are_gone_when_the_app_is_terminated(tiny_bundle_folders, shapes_image, tmp_path):
-    app = App(["--bundle", str(tiny_bundle_folders["shapes"])], tmp_path / "log.txt").wait()
+    app = App(["--bundle", str(tiny_bundle_folders["shapes"])], tmp_path / "log.txt", fresh=True).wait()
     client = Client(app.url, verbose=False, download_files=False)
     client.predict(handle_file(str(shapes_image)), api_name="/classify")
     uploads = [path for path in files_in(app.cache) if path.name == shapes_image.name]
@@ -82,7 +94,7 @@ def test_uploads_are_gone_when_the_app_is_terminated(tiny_bundle_folders, shapes
     [(["--bundle", "no/such/bundle"], "no/such/bundle"), (["--port", "99999"], "99999")],
 )
 def test_app_says_plainly_why_it_cannot_start(arguments, words):
-    done = subprocess.run([sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = warm.run([ROOT / "app.py", *arguments])
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr
 
@@ -92,7 +104,9 @@ class Opened:
 
     def __init__(self, page):
         self.page = page
-        self.what, self.where, self.which, self.how_good = page.panels
+        self.panels = {panel.name: panel for panel in page.panels}
+        self.what, self.where, self.which = (self.panels[name] for name in ("what", "where", "which"))
+        self.tabs, self.where = self.where.tabs, self.where.causal
 
     def __getattr__(self, name):
         return getattr(self.page, name)
@@ -105,10 +119,11 @@ def page(tiny_bundles):
 
 
 def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shapes_analysis):
-    visit = list(page.receive(None, str(shapes_image)))[-1][page.visit]
+    visit = list(page.receive(None, [str(shapes_image)]))[-1][page.visit]
     shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, "vit_cx", quiet)]
     assert [bool(step.get(page.which.gallery)) for step in shown] == [False, True, True]
     assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
+    assert [step[page.tabs] != gr.skip() for step in shown] == [True, False, False]  # a tab opened since then stays
     assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.what.verdict]
     first, full = (np.asarray(Image.open(page.reblend(visit, opacity)[page.where.overlay])) for opacity in (0.0, 1.0))
     np.testing.assert_array_equal(first, np.asarray(visit.image))
@@ -125,6 +140,14 @@ def test_stop_ends_a_running_explanation(page, shapes_image):
             assert "Stopped. Press Analyze" in page.stop_said(visit)[page.where.note]
     assert found[-1].cases is not None and found[-1].explanation is None
     assert page.stop_said(visit) == gr.skip()
+
+
+def test_what_a_stopped_analysis_shows_last_leaves_what_stop_said(page, shapes_image):
+    visit = Visit(Picture(Image.open(shapes_image).convert("RGB")))
+    steps = page.run(visit, "shapes", "", 0.5, "vit_cx", quiet)
+    next(steps), next(steps)
+    assert "Stopped. Press Analyze" in page.stop_said(visit)[page.where.note]
+    assert list(steps) == [gr.skip()]
 
 
 def stopping(page, visit, said):
@@ -178,7 +201,7 @@ def test_another_task_offers_its_own_explainers(page, tiny_bundles, shapes_analy
 
 
 def test_a_bad_upload_clears_the_old_results_first(page, broken_file):
-    steps = page.receive(None, str(broken_file))
+    steps = page.receive(None, [str(broken_file)])
     cleared = next(steps)
     assert cleared[page.visit] is None and cleared[page.which.gallery] is None and cleared[page.where.overlay] is None
     with pytest.raises(ImageError):

@@ -12,6 +12,7 @@ from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
 from medssl.hub.card_signature import managed_metadata, sign
 from medssl.hub.licenses import license_fields
+from medssl.library.case_map import MAP_COLUMNS
 from medssl.templates import environment
 from medssl.text import printable
 
@@ -65,5 +66,6 @@ def write_cases_card(bundle: Bundle, repos: BundleRepos, images: bool, managed: 
             repos=repos,
             images=images,
             splits=split_counts(bundle),
+            mapped=set(MAP_COLUMNS) <= set(bundle.cases.column_names),
         )
     )

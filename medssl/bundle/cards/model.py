@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 from huggingface_hub import EvalResult, ModelCardData
 
 from medssl.backbones.registry import BACKBONES
+from medssl.bundle.cards.additions import additions_block
 from medssl.bundle.repos import BundleRepos
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS, SYNTHETIC
 from medssl.explain.choice import AUTO
 from medssl.heads.choice import describe_choice
 from medssl.heads.config import Thresholds
 from medssl.heads.patch import PatchHead
+from medssl.heads.reading_choice import describe_reading_choice
 from medssl.hub.card_signature import sign
 from medssl.hub.licenses import UNKNOWN, license_fields
+from medssl.library.fit_space import describe_space_choice
+from medssl.library.space import NAMES_IN_WORDS
 from medssl.metrics.coverage import format_coverage
 from medssl.metrics.metric import format_metrics
+from medssl.pretrain.finetune_guard import describe_finetune
 from medssl.templates import environment
 from medssl.text import printable
 
@@ -123,18 +128,34 @@ def measured_facts(metrics: dict) -> dict:
     classification = metrics.get("classification") or {}
     figures = {**classification, **metrics.get("retrieval", {})}
     audit, faithfulness = metrics.get("audit") or {}, metrics.get("faithfulness") or {}
+    group_level = metrics.get("group_level") or {}
+    group_classification = group_level.get("classification")
     return {
         "metrics": metrics,
+        "additions": additions_block(metrics),
         "measured": bool(classification),
         "figures": format_metrics({name: figure for name, figure in figures.items() if name not in CALIBRATION}),
+        "figures_plain": format_metrics(metrics["retrieval_plain"]) if "retrieval_plain" in metrics else "",
         "calibration": format_metrics({name: figures[name] for name in CALIBRATION if name in figures}),
         "coverage": format_coverage(classification),
+        "group_level": group_level,
+        "group_figures": format_metrics(group_classification) if group_classification else "",
         "flagged": flagged_shares(metrics),
         "audit": audit,
         "shortcuts": [shortcut_cells(shortcut) for shortcut in audit.get("shortcuts", [])],
         "faithfulness": faithfulness,
         "faithfulness_figures": format_metrics(faithfulness),
     }
+
+
+def describe_choices(metrics: dict) -> list[str]:
+    """How reading, head and space came about, one sentence each, where the metrics hold it."""
+    described = (
+        ("reading_choice", describe_reading_choice),
+        ("head_choice", describe_choice),
+        ("space_choice", describe_space_choice),
+    )
+    return [describe(metrics[name]) for name, describe in described if name in metrics]
 
 
 def write_card(bundle: Bundle, audit_table: str = "", repos: BundleRepos | None = None, license: str = UNKNOWN) -> str:
@@ -161,8 +182,11 @@ def write_card(bundle: Bundle, audit_table: str = "", repos: BundleRepos | None 
             backbone=repos.backbone if repos else local_name(head.backbone),
             revision=repos.backbone_revision if repos else head.backbone["revision"],
             audit_table=audit_table,
-            head_choice=describe_choice(bundle.metrics["head_choice"]) if "head_choice" in bundle.metrics else "",
+            choices=describe_choices(bundle.metrics),
+            space=NAMES_IN_WORDS[head.reading.space],
+            finetune=describe_finetune(bundle.metrics["finetune"]) if "finetune" in bundle.metrics else "",
             first_heatmap=bundle.explainer_choice.line(AUTO) if "explainer_check" in bundle.metrics else "",
+            group_rule=bundle.group_rule.sentence(),
             **measured_facts(bundle.metrics),
             **promise_facts(head.thresholds),
         )

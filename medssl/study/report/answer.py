@@ -63,22 +63,22 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def verdict(found: Tally) -> str:
+def verdict(counts: Tally) -> str:
     """What the sure differences say."""
-    if found.sure_ahead and found.sure_behind:
+    if counts.sure_ahead and counts.sure_behind:
         return "Self-supervision helped in some comparisons and cost accuracy in others"
-    if found.sure_ahead:
+    if counts.sure_ahead:
         return "The self-supervised backbones were better"
-    if found.sure_behind:
+    if counts.sure_behind:
         return "The self-supervised backbones were worse"
     return "No difference between self-supervised and supervised backbones is beyond chance"
 
 
-def counted(found: Tally) -> str:
-    """A tally in words."""
+def counted(counts: Tally) -> str:
+    """A counts in words."""
     return (
-        f"was higher in {found.ahead} and lower in {found.behind} of {found.count} paired comparisons (beyond the "
-        f"Holm-adjusted 5 % level in {found.sure_ahead} and {found.sure_behind}), {points(found.mean)} percentage "
+        f"was higher in {counts.ahead} and lower in {counts.behind} of {counts.count} paired comparisons (beyond the "
+        f"Holm-adjusted 5 % level in {counts.sure_ahead} and {counts.sure_behind}), {points(counts.mean)} percentage "
         f"points on average"
     )
 
@@ -87,8 +87,8 @@ def first_sentence(study: Study) -> str:
     """Who is ahead with all labels."""
     rows = contest(study, 1.0)
     if rows:
-        found = tally(rows)
-        return f"{verdict(found)} with all training labels: their accuracy under a linear head {counted(found)}."
+        counts = tally(rows)
+        return f"{verdict(counts)} with all training labels: their accuracy under a linear head {counted(counts)}."
     missing = [kind for kind in (SELF, SUPERVISED) if kind not in study.kinds.values()]
     return (
         f"Whether self-supervision helps cannot be answered here, because no {' and no '.join(missing)} backbone was "
@@ -148,12 +148,12 @@ def third_sentence(study: Study) -> str:
         )
     audits = {name: task.audit for name, task in study.tasks.items() if task.audit is not None}
     if audits:
-        found = {
+        findings = {
             name: [item for item in audit.findings if item.severity in (ERROR, WARNING)]
             for name, audit in audits.items()
         }
-        troubled = [name for name, items in found.items() if items]
-        total = sum(map(len, found.values()))
+        troubled = [name for name, items in findings.items() if items]
+        total = sum(map(len, findings.values()))
         where = f" ({', '.join(troubled)}), so scores there may come from something else than the disease"
         parts.append(
             f"the audit has {total} warnings or errors in {len(troubled)} of {len(audits)} tasks"
@@ -172,7 +172,7 @@ def answer(study: Study) -> tuple[str, str, str]:
 
 def not_shown(study: Study) -> list[str]:
     """What the data cannot show."""
-    found = [
+    sentences = [
         "Differences are those of these checkpoints, which differ in size, architecture, input, pretraining images and "
         "luck as well as in supervision; that supervision is the cause is not shown.",
         "A checkpoint that was pretrained on unlabelled images of these tasks knows their modality, one pretrained on "
@@ -187,11 +187,11 @@ def not_shown(study: Study) -> list[str]:
     ]
     for name, task in study.tasks.items():
         tested = next(iter(task.measured.values())).runs[0].rows
-        groups = len(set(task.truth.groups[tested]))
+        groups = len(set(task.task_labels.groups[tested]))
         if groups < FEW_GROUPS:
-            found.append(f"{name}: only {groups} groups in test; bootstrap intervals of so few are too narrow.")
-        if len(set(task.truth.groups)) == len(task.truth.groups):
-            found.append(f"{name}: no groups were given, so whether one patient is in train and test is unknown.")
+            sentences.append(f"{name}: only {groups} groups in test; bootstrap intervals of so few are too narrow.")
+        if len(set(task.task_labels.groups)) == len(task.task_labels.groups):
+            sentences.append(f"{name}: no groups were given, so whether one patient is in train and test is unknown.")
         if len(set(task.sources)) < 2:
-            found.append(f"{name}: one source only (or none named), so what a source gives away cannot be seen.")
-    return found
+            sentences.append(f"{name}: one source only (or none named), so what a source gives away cannot be seen.")
+    return sentences

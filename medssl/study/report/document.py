@@ -62,6 +62,28 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class MapPanel:
+    """The map of one backbone: its name, and a dot an image as (x, y, the numbers of its colors, words)."""
+
+    name: str
+    dots: Sequence[tuple[float, float, Sequence[int], str]]
+
+
+@dataclass(frozen=True)
+class LiveMap(Picture):
+    """A map of embeddings: its plot beside Markdown; in HTML dots that say what they are, in colors to choose.
+
+    `colorings` are titles with the names of their numbers. It works without a script.
+    """
+
+    kind: ClassVar[str] = "map"
+    panels: Sequence[MapPanel]
+    colorings: Sequence[tuple[str, Sequence[str]]]
+    colors: Sequence[str]
+    side: int
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Offending pairs of an audit; their thumbnails are shown in HTML."""
 

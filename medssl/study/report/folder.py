@@ -12,7 +12,7 @@ from medssl.files import written_whole
 from medssl.study.report import tables
 from medssl.study.report.answer import answer, contest, not_shown
 from medssl.study.report.document import Block, Bullets, Heading, Pairs, Paragraph, Picture, to_html, to_markdown
-from medssl.study.report.panels import confusion_plot, map_plot, reliability_plot
+from medssl.study.report.panels import confusion_plot, live_map, reliability_plot
 from medssl.study.report.plots import accuracy_plot, label_plot
 from medssl.study.results import save_rows
 from medssl.study.rows import FINER
@@ -31,6 +31,9 @@ def file_names(study: Study, kind: str) -> dict[str, str]:
             name, count = f"{kind}-{plain}-{count}.png", count + 1
         found[task] = name
     return found
+
+
+MAP_CAPTION = "Embeddings at length one, first two principal components, at most 1,500 images."
 
 
 def overview(study: Study) -> list[Block]:
@@ -140,13 +143,13 @@ def pictures(study: Study) -> list[Block]:
             reliability_plot,
         ),
         ("confusion", "Confusion of the linear head; colour: share of the true class.", confusion_plot),
-        ("map", "Embeddings at length one, first two principal components, at most 1,500 images.", map_plot),
     ]
-    names = {kind: file_names(study, kind) for kind, _, _ in kinds}
+    names = {kind: file_names(study, kind) for kind in ("reliability", "confusion", "map")}
     blocks: list[Block] = []
     for task in study.tasks:
         blocks.append(Heading(f"Task {task}"))
         blocks += [Picture(names[kind][task], f"{task}. {text}", draw(study, task)) for kind, text, draw in kinds]
+        blocks.append(live_map(study, task, names["map"][task], f"{task}. {MAP_CAPTION}"))
     return blocks
 
 

@@ -11,11 +11,13 @@ from matplotlib.lines import Line2D
 
 from medssl.metrics.metric import ECE_BINS
 from medssl.study.probes import LINEAR, Outcome
+from medssl.study.report.document import LiveMap, MapPanel
 from medssl.study.report.plots import COLORS, png
 from medssl.study.runs import Measured
 from medssl.study.study import StudiedTask, Study
 
 ACROSS = 5
+MAP_SIDE, MARGIN = 300, 8  # pixels of a map in HTML
 
 
 def grid(
@@ -27,11 +29,11 @@ def grid(
     lines = -(-len(measured) // columns)
     figure = Figure(figsize=(side * columns + 0.6, (side + below) * lines + 0.4), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for place, (name, found) in enumerate(measured.items()):
-        axis = axes[place]
+    for position, (name, each) in enumerate(measured.items()):
+        axis = axes[position]
         axis.set_title(f"{name}\n{study.kinds[name]}", fontsize=9)
-        draw(axis, found)
-        if place % columns:
+        draw(axis, each)
+        if position % columns:
             axis.set_ylabel("")
             axis.tick_params(labelleft=False)
     for axis in axes[len(measured) :]:
@@ -61,7 +63,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
 def reliability_plot(study: Study, task: str) -> bytes:
     """Accuracy over confidence of the linear head; a dot's area is its share of the images."""
-    labels = study.tasks[task].truth.labels
+    labels = study.tasks[task].task_labels.labels
 
     def draw(axis: Axes, measured: Measured) -> None:
         outcome, rows = linear_outcome(measured)
@@ -88,12 +90,12 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
 
 def confusion_plot(study: Study, task: str) -> bytes:
     """Confusion matrices of the linear head: the number of images, coloured by the share of the true class."""
-    truth = study.tasks[task].truth
-    short = [shorten(name) for name in truth.names]
+    task_labels = study.tasks[task].task_labels
+    short = [shorten(name) for name in task_labels.names]
 
     def draw(axis: Axes, measured: Measured) -> None:
         outcome, rows = linear_outcome(measured)
-        table = confusion(outcome.predicted, truth.labels[rows], len(short))
+        table = confusion(outcome.predicted, task_labels.labels[rows], len(short))
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(table.shape):
@@ -115,15 +117,16 @@ def shorten(name: str, most: int = 20) -> str:
 
 def colorings(task: StudiedTask) -> list[tuple[str, np.ndarray, list[str]]]:
     """What the map is coloured by: (title, a number an image [N], the numbers' names)."""
-    found = [("label", task.truth.labels, task.truth.names)]
+    by_label = [("label", task.task_labels.labels, task.task_labels.names)]
     names, numbers, counts = np.unique(task.sources, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     most = len(COLORS)
-    kept = order if len(order) <= most else order[: most - 1]
-    place = np.full(len(names), len(kept))
-    place[kept] = np.arange(len(kept))
-    titles = [str(names[index]) or "no source named" for index in kept]
-    return [*found, ("source", place[numbers], titles if len(kept) == len(names) else [*titles, "other sources"])]
+    largest = order if len(order) <= most else order[: most - 1]
+    numbered = np.full(len(names), len(largest))
+    numbered[largest] = np.arange(len(largest))
+    titles = [str(names[index]) or "no source named" for index in largest]
+    titles += [] if len(largest) == len(names) else ["other sources"]
+    return [*by_label, ("source", numbered[numbers], titles)]
 
 
 def map_plot(study: Study, task: str) -> bytes:
@@ -137,13 +140,14 @@ def map_plot(study: Study, task: str) -> bytes:
         axis.set_title(f"{name}\n{study.kinds[name]}", fontsize=9)
     for line, (title, numbers, names) in zip(axes, colors, strict=True):
         for axis, measured in zip(line, about.measured.values(), strict=True):
-            found = measured.map
-            kinds = numbers[found.rows]
-            axis.scatter(*found.points.T, s=4, c=[COLORS[kind % len(COLORS)] for kind in kinds], alpha=0.6, linewidth=0)
+            layout = measured.map
+            kinds = numbers[layout.rows]
+            colors = [COLORS[kind % len(COLORS)] for kind in kinds]
+            axis.scatter(*layout.points.T, s=4, c=colors, alpha=0.6, linewidth=0)
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_xlabel(f"PC 1 ({found.explained[0]:.0%})", fontsize=7)
-            axis.set_ylabel(f"PC 2 ({found.explained[1]:.0%})", fontsize=7)
+            axis.set_xlabel(f"PC 1 ({layout.explained[0]:.0%})", fontsize=7)
+            axis.set_ylabel(f"PC 2 ({layout.explained[1]:.0%})", fontsize=7)
         marks = [
             Line2D([], [], marker="o", linestyle="", color=COLORS[index % len(COLORS)], label=shorten(text, 28))
             for index, text in enumerate(names)
@@ -153,3 +157,24 @@ def map_plot(study: Study, task: str) -> bytes:
         )
     figure.suptitle(f"{task}: embeddings by PCA, coloured by label and by source", fontsize=11)
     return png(figure)
+
+
+def live_map(study: Study, task: str, name: str, caption: str) -> LiveMap:
+    """The same map with a dot an image that says its label, source and file when it is pointed at."""
+    about = study.tasks[task]
+    chosen = colorings(about)
+    files = about.dataset["file_name"][:] if "file_name" in about.dataset.column_names else None
+    panels = []
+    for backbone, measured in about.measured.items():
+        layout = measured.map
+        low, high = layout.points.min(0), layout.points.max(0)
+        places = MARGIN + (layout.points - low) / np.maximum(high - low, 1e-12) * (MAP_SIDE - 2 * MARGIN)
+        dots = []
+        for row, (x, y) in zip(layout.rows.tolist(), places.tolist(), strict=True):
+            words = [names[numbers[row]] for _, numbers, names in chosen] + ([str(files[row])] if files else [])
+            kinds = [int(numbers[row]) % len(COLORS) for _, numbers, _ in chosen]
+            dots.append((round(x, 1), round(MAP_SIDE - y, 1), kinds, " · ".join(words)))
+        axes = ", ".join(f"PC {number} {share:.0%}" for number, share in enumerate(layout.explained, 1))
+        panels.append(MapPanel(f"{backbone} ({study.kinds[backbone]}), {axes}", dots))
+    titled = [(title, names) for title, _, names in chosen]
+    return LiveMap(name, caption, map_plot(study, task), panels, titled, COLORS, MAP_SIDE)

@@ -53,7 +53,7 @@ def absolute(study: Study, task: str, name: str, head: str) -> list[Row]:
 
 def chance(study: Study, task: str) -> float:
     """The accuracy of guessing a class at random."""
-    return 1 / len(study.tasks[task].truth.names)
+    return 1 / len(study.tasks[task].task_labels.names)
 
 
 def accuracy_plot(study: Study) -> bytes:

@@ -44,10 +44,10 @@ def cell(row: Row | None, sign: str = "") -> str:
 
 def by_pair(rows: Sequence[Row], title: Callable[[Row], str]) -> dict[tuple[str, str], dict[tuple[str, str], Row]]:
     """Rows by (task, title), then by (head, metric)."""
-    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    pairs: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
-        found.setdefault((row.task, title(row)), {})[row.head, row.metric] = row
-    return found
+        pairs.setdefault((row.task, title(row)), {})[row.head, row.metric] = row
+    return pairs
 
 
 def figures_table(
@@ -58,8 +58,8 @@ def figures_table(
 ) -> Table:
     """One line for each task and title, one column for each of `shown`."""
     lines = [
-        [task, name, *(cell(found.get((head, metric)), sign) for _, head, metric in shown)]
-        for (task, name), found in by_pair(rows, title).items()
+        [task, name, *(cell(measured.get((head, metric)), sign) for _, head, metric in shown)]
+        for (task, name), measured in by_pair(rows, title).items()
     ]
     return Table(["task", "backbone", *(name for name, _, _ in shown)], lines)
 
@@ -101,7 +101,7 @@ def findings_text(audit: Audit | None) -> str:
     """The kinds of what the audit found, the worst first, without mere information."""
     if audit is None:
         return "not audited"
-    kinds = dict.fromkeys(f"{found.kind} ({found.severity})" for found in audit.findings if found.severity != INFO)
+    kinds = dict.fromkeys(f"{item.kind} ({item.severity})" for item in audit.findings if item.severity != INFO)
     return "; ".join(kinds) or "nothing beyond information"
 
 
@@ -116,12 +116,12 @@ def scores_with_audit(study: Study) -> Table:
 
 def leakage_table(study: Study) -> Table:
     """The split by group beside the paper's split by image, linear head and kNN."""
-    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    by_backbone: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in study.rows:
         if row.reference is None and row.share == 1.0 and row.metric == "accuracy":
-            found.setdefault((row.task, row.backbone), {})[row.head, row.protocol] = row
+            by_backbone.setdefault((row.task, row.backbone), {})[row.head, row.protocol] = row
     lines = []
-    for names, rows in found.items():
+    for names, rows in by_backbone.items():
         cells = [
             cell(rows.get((head, protocol)), "+" if protocol == LEAKAGE_GAP else "")
             for head in ("linear", "knn")
@@ -140,11 +140,11 @@ def label_table(study: Study, head: str = "linear") -> Table:
         if row.reference is None and row.protocol == BY_GROUP and (row.head, row.metric) == (head, "accuracy")
     ]
     shares = sorted({row.share for row in rows})
-    found: dict[tuple[str, str], dict[float, Row]] = {}
+    by_backbone: dict[tuple[str, str], dict[float, Row]] = {}
     for row in rows:
-        found.setdefault((row.task, row.backbone), {})[row.share] = row
+        by_backbone.setdefault((row.task, row.backbone), {})[row.share] = row
     lines = []
-    for names, of_share in found.items():
+    for names, of_share in by_backbone.items():
         cells = []
         for share in shares:
             row = of_share[share]
@@ -173,9 +173,9 @@ def p_text(p: float | None) -> str:
 def audit_table(study: Study) -> Table | None:
     """Every finding of every task; None where nothing was audited."""
     rows = [
-        [task, found.severity, found.kind, str(found.count), found.message]
+        [task, finding.severity, finding.kind, str(finding.count), finding.message]
         for task, about in study.tasks.items()
-        for found in (sorted(about.audit.findings, key=lambda item: ORDER[item.severity]) if about.audit else ())
+        for finding in (sorted(about.audit.findings, key=lambda each: ORDER[each.severity]) if about.audit else ())
     ]
     audited = any(about.audit is not None for about in study.tasks.values())
     return Table(["task", "severity", "finding", "count", "what"], rows) if audited else None
@@ -183,12 +183,12 @@ def audit_table(study: Study) -> Table | None:
 
 def perfect_rows(study: Study) -> list[Row]:
     """Every figure of accuracy that shows as 1.000."""
-    found = []
+    perfect = []
     for row in study.rows:
         absolute = row.reference is None and row.protocol != LEAKAGE_GAP and row.value is not None
         if absolute and row.metric in ("accuracy", "balanced_accuracy") and row.value >= PERFECT:
-            found.append(row)
-    return found
+            perfect.append(row)
+    return perfect
 
 
 def perfect_table(study: Study) -> Table:

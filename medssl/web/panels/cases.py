@@ -9,9 +9,9 @@ from medssl.bundle.bundle import Bundle
 from medssl.explain import EXPLAINERS, ViTCX
 from medssl.explain.choice import AUTO
 from medssl.library.library import Case
+from medssl.report.pictures import blend
 from medssl.web import render
 from medssl.web.panels.panel import LATEST, QUICK, SLOW, Panel, Updates, Wiring, plain
-from medssl.web.pictures import blend
 from medssl.web.served_files import served_png
 from medssl.web.session import Visit
 from medssl.web.wanted import Stopped
@@ -133,7 +133,7 @@ class CasesPanel(Panel):
                 raise Stopped
 
         try:
-            with visit.run(LIKENESS, progress) as tell, self.service.turn():
+            with visit.run(LIKENESS, progress) as tell, self.service.turn(slow=True):
 
                 def tell_if_chosen(fraction: float, text: str) -> None:
                     check_chosen()

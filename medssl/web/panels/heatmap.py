@@ -10,9 +10,9 @@ from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
 from medssl.errors import ImageError
 from medssl.explain.choice import AUTO
+from medssl.report.pictures import blend
 from medssl.web import render
 from medssl.web.panels.panel import LATEST, SLOW, Panel, Updates, Wiring, plain
-from medssl.web.pictures import blend
 from medssl.web.served_files import served_png
 from medssl.web.session import ANALYSIS, Visit
 from medssl.web.wanted import Stopped
@@ -44,15 +44,13 @@ def first_method(bundle: Bundle) -> str:
 class HeatmapPanel(Panel):
     """The components around the heatmap, and what they show. `controls` are target, opacity and method."""
 
-    name = "where"
-
     def __init__(self, bundle: Bundle) -> None:
         self.overlay = gr.Image(
-            label="Where it sees that",
+            label="What moved the answer",
             alt_text="heatmap over the image",
             format="png",
             interactive=False,
-            height=330,
+            height=260,
             buttons=["download", "fullscreen"],
             elem_id="heatmap",
         )
@@ -167,7 +165,7 @@ class HeatmapPanel(Panel):
         found = replace(visit.analysis, explanation=None, explained_by=choice.line(method), verification=None)
         if choice.resolve(method) is not None:
             try:
-                with visit.run(HEATMAP, progress) as tell, self.service.turn():
+                with visit.run(HEATMAP, progress) as tell, self.service.turn(slow=True):
                     tell(0.0, "Explaining the class")
                     opened = visit.analyzer(task, bundle)
                     explanation = opened.explanation(target or None, method, tell)
@@ -187,7 +185,7 @@ class HeatmapPanel(Panel):
         if visit is None or visit.analysis is None or visit.analysis.explanation is None:
             raise ImageError(NO_HEATMAP)
         try:
-            with visit.run(VERIFICATION, progress) as tell, self.service.turn():
+            with visit.run(VERIFICATION, progress) as tell, self.service.turn(slow=True):
                 opened = visit.analyzer(task, self.service.bundle(task))
                 verification = opened.verification(visit.analysis.explanation, tell)
         except Stopped:

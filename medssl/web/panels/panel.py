@@ -13,12 +13,13 @@ from gradio.blocks import Block
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
 from medssl.web.plain_errors import guarded
-from medssl.web.service import MODEL, Service
+from medssl.web.service import HEAVY, MANY, Service
 from medssl.web.session import Visit
 
 Updates = dict[Block, Any]
 PRIVATE = {"api_visibility": "private"}
-SLOW = {**PRIVATE, **MODEL}
+SLOW = {**PRIVATE, **HEAVY}
+LONG = {**PRIVATE, **MANY}
 QUICK = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": 4}
 # Gradio runs the event again that came last while it was busy.
 LATEST = {"trigger_mode": "always_last"}
@@ -31,23 +32,36 @@ def plain(function: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the events of a panel are given by the page: `asked` are visit, task, target, opacity and method."""
+    """What the events of a panel are given by the page: `asked` are visit, task, target, opacity and method.
+
+    `number` chooses one of several pictures (from 1); setting it opens that one.
+    """
 
     service: Service
     visit: gr.State
     task: gr.Dropdown
     asked: list[Block]
+    number: gr.Slider
 
 
 class Panel(ABC):
     """A part of the page, made inside the Blocks being built. `outputs` is all that it ever changes."""
 
     name = ""  # the elem_id of its column
+    of_upload = False  # it stays while another picture of the same upload is opened
     outputs: list[Block]
 
     @abstractmethod
     def blank(self, bundle: Bundle) -> Updates:
         """Nothing found yet, for the task of that bundle."""
+
+    def received(self, visit: Visit) -> Updates:  # noqa: ARG002
+        """What a fresh upload, or another task for it, adds to the blank panel. Nothing by default."""
+        return {}
+
+    def turned(self, visit: Visit) -> Updates:  # noqa: ARG002
+        """What another picture of the same upload changes, in a panel that stays. Nothing by default."""
+        return {}
 
     def show(self, bundle: Bundle, analysis: Analysis, opacity: float) -> Updates:  # noqa: ARG002
         """What is new in a growing analysis: class, then cases, then explanation. Nothing by default."""

@@ -1,7 +1,7 @@
 """Make the reference maps: `python -m tests.explain.references.make` in the checkout.
 
 Six runs a picture of the plain version of the published algorithm, with different seeds, on phantoms that are drawn by
-code and explained for the predicted class of a shipped bundle. Stored are the mean, over blocks of 4 x 4 pixels, and
+code and explained for the predicted class of a shipped bundle. Stored are the mean, over blocks of 7 x 7 pixels, and
 what one run has in common with the others (the self-correlation).
 """
 
@@ -18,7 +18,7 @@ from medssl.demo.phantom import draw_phantom
 from tests.explain.plain_vit_cx import plain_masks, plain_saliency
 
 MAPS = Path(__file__).resolve().parent / "phantoms.npz"
-BLOCK = 4
+BLOCK = 7  # half a patch
 SEEDS = range(100, 106)  # others than the tests use
 DISTANCE_THRESHOLD = 0.1
 PHANTOM_SEED = 7  # the shipped bundles were fitted on those of seed 0
@@ -48,7 +48,7 @@ PICTURES = (
 
 
 def in_blocks(saliency: np.ndarray) -> np.ndarray:
-    """The means `[h / 4, w / 4]` of blocks of a map `[h, w]`."""
+    """The means `[h / 7, w / 7]` of blocks of a map `[h, w]`."""
     height, width = saliency.shape
     return saliency.reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK).mean(axis=(1, 3))
 
@@ -71,19 +71,20 @@ def plain_runs(picture: Drawn, seeds) -> tuple[list[np.ndarray], int, int]:
 
 
 def main() -> None:
-    stored: dict[str, list] = {"maps": [], "self_correlation": [], "masks": [], "target": []}
-    for picture in PICTURES:
+    stored: dict[str, list] = {"self_correlation": [], "masks": [], "target": []}
+    maps = {}
+    for number, picture in enumerate(PICTURES):
         runs, masks, index = plain_runs(picture, SEEDS)
         others = [np.mean([run for run in runs if run is not one], axis=0) for one in runs]
         own = np.mean([pearson(one, rest) for one, rest in zip(runs, others, strict=True)])
         mean = np.mean(runs, axis=0)
         # The scale says nothing, and 0 to 1 leaves half precision its digits.
-        stored["maps"].append(((mean - mean.min()) / (mean.max() - mean.min())).astype(np.float16))
+        maps[f"map_{number}"] = ((mean - mean.min()) / (mean.max() - mean.min())).astype(np.float16)
         stored["self_correlation"].append(own)
         stored["masks"].append(masks)
         stored["target"].append(index)
         print(picture, f"masks {masks}, class {index}, self-correlation {own:.3f}", flush=True)
-    np.savez_compressed(MAPS, **{name: np.array(values) for name, values in stored.items()})
+    np.savez_compressed(MAPS, **maps, **{name: np.array(values) for name, values in stored.items()})
 
 
 if __name__ == "__main__":

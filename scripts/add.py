@@ -1,0 +1,10 @@
+"""`medssl add` without an installed package."""
+
+from __future__ import annotations
+
+import _cli
+
+from medssl.cli.add import main
+
+if __name__ == "__main__":
+    _cli.run(main)
