@@ -21,7 +21,7 @@ from medssl.web.api_many import ManyApi
 from medssl.web.decoded_uploads import DecodedUploads
 from medssl.web.guard import Guard, GuardRules
 from medssl.web.panels.chooser import ChooserPanel
-from medssl.web.panels.panel import LATEST, PRIVATE, QUICK, Panel, Updates, Wiring, plain
+from medssl.web.panels.panel import LATEST, PRIVATE, QUICK, Panel, Updates, Wiring, first_ending, plain
 from medssl.web.panels.registry import ABOVE, BELOW, BESIDE, CURATION, LEFT
 from medssl.web.panels.where import WherePanel
 from medssl.web.pictures import make_examples
@@ -192,21 +192,30 @@ class Page:
         for panel in self.panels:
             (of_upload if panel.of_upload else of_picture).extend(panel.connect(wiring))
         runs = [*of_picture, *of_upload]
-        turned = [self.visit, self.preview, *shown]
-        turning = {"cancels": of_picture, **LATEST, **QUICK}
-        chooser.slider.change(plain(self.turn), [self.visit, chooser.slider], turned, **turning)
-        seen = {"show_progress_on": self.preview, "cancels": runs, **PRIVATE, **MODEL}
-        reading = self.upload.upload(plain(self.receive), [self.visit, self.upload], received, **seen)
-        taken = [self.upload, *received]
-        taking = self.example_gallery.select(plain(self.receive_example), self.visit, taken, **seen)
-        self.upload.delete(plain(self.receive), [self.visit, self.upload], received, **seen)
-        self.upload.clear(plain(self.forget), self.visit, received, cancels=[reading, taking, *runs], **QUICK)
+        turning, turned = [self.visit, chooser.slider], [self.visit, self.preview, *shown]
+        first_ending(of_picture, chooser.slider.change, plain(self.turn), turning, turned, **LATEST, **QUICK)
+        reading = self.connect_upload(runs, received)
+        first_ending([*reading, *runs], self.upload.clear, plain(self.forget), self.visit, received, **QUICK)
         # Of a dropdown's events "blur" comes once after a choice.
-        self.task.blur(plain(self.change_task), [self.visit, self.task], shown, cancels=runs, **QUICK)
-        said = {"queue": False, "show_progress": "hidden", "cancels": runs, **PRIVATE}
-        self.stop.click(plain(self.stop_said), self.visit, outputs, **said)
+        chosen = [self.visit, self.task]
+        first_ending(runs, self.task.blur, plain(self.change_task), chosen, shown, **QUICK)
+        said = {"queue": False, "show_progress": "hidden", **PRIVATE}
+        first_ending(runs, self.stop.click, plain(self.stop_said), self.visit, outputs, **said)
         opacity = controls[1]
         opacity.input(plain(self.reblend), [self.visit, opacity], outputs, **LATEST, **QUICK)
+
+    def connect_upload(self, runs: list, received: list) -> list:
+        """What brings pictures onto the page, which ends `runs`. Returns these events."""
+        uploaded, taken = [self.visit, self.upload], [self.upload, *received]
+        seen = {"show_progress_on": self.preview, **PRIVATE, **MODEL}
+        # Each choice of an example counts: Gradio would give the "last" the number of the one before.
+        taking = {"trigger_mode": "multiple", **seen}
+        example = self.example_gallery.select
+        return [
+            first_ending(runs, self.upload.upload, plain(self.receive), uploaded, received, **seen),
+            first_ending(runs, self.upload.delete, plain(self.receive), uploaded, received, **LATEST, **seen),
+            first_ending(runs, example, plain(self.receive_example), self.visit, taken, **taking),
+        ]
 
     def blank(self, task: str) -> Updates:
         """The right column before anything was found, for that task."""

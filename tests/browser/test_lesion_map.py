@@ -115,7 +115,6 @@ def test_a_bundle_without_a_localizer_says_so(page, tiny_bundles, tiny_data):
     page.wait_for_selector("#preview img")
     page.click("#task input")
     page.get_by_role("option", name=tiny_bundles["shapes"].task.title).click()
-    page.wait_for_timeout(2000)  # choosing a task ends what runs
     page.click("#analyze")
     wait_for_result(page)
     assert page.get_by_role("tab", name="Causal map").is_visible()
@@ -132,8 +131,13 @@ def test_two_clicks_find_regions_and_the_lesion_does_by_a_button(page, lesion_da
     page.wait_for_selector("#region-picture img")
     box = page.locator("#region-picture img").bounding_box()
     center = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    before = page.get_attribute("#region-picture img", "src")
+    page.wait_for_function("document.querySelector('#region-picture img').complete")
     page.mouse.click(center[0] - 60, center[1] - 60)
     page.wait_for_selector("#region-note :text('opposite corner')")
+    # A click on a picture that is not there yet has no place in it.
+    page.wait_for_function("old => document.querySelector('#region-picture img').src !== old", arg=before)
+    page.wait_for_function("document.querySelector('#region-picture img').complete")
     page.mouse.click(center[0] + 60, center[1] + 60)
     cases = "document.querySelectorAll('#region-cases .thumbnail-item img').length === 6"
     page.wait_for_function(cases)

@@ -90,7 +90,6 @@ def test_the_slider_chooses_the_frame_that_is_analyzed(page, tmp_path):
     before = page.get_attribute("#preview img", "src")
     choose(page, 7)
     page.wait_for_function("old => document.querySelector('#preview img').src !== old", arg=before)
-    page.wait_for_timeout(1000)
     page.click("#analyze")
     wait_for_result(page)
     page.wait_for_function("document.querySelector('#heatmap img').naturalWidth === 64")
@@ -103,7 +102,6 @@ def test_a_folder_becomes_a_table_whose_rows_open(page, tiny_bundles, tiny_data,
     upload_many(page, *paths, broken_file)
     page.click("#task input")
     page.get_by_role("option", name=tiny_bundles["shapes"].task.title).click()
-    page.wait_for_timeout(2000)
     page.click("#all-each")
     page.wait_for_selector("#all-table tbody tr")
     expected = by_need(tiny_bundles["shapes"].analyze_many([*paths, broken_file]))
@@ -124,7 +122,6 @@ def test_a_folder_becomes_a_table_whose_rows_open(page, tiny_bundles, tiny_data,
     rows.last.locator("button").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector(f"#number-said :text('Number {last.number + 1} of 4')")
-    page.wait_for_timeout(1000)
     page.click("#analyze")
     wait_for_result(page)
     assert page.inner_text("#predicted-class").startswith(last.prediction.label)
@@ -141,9 +138,9 @@ TELLING = "#all-state :text-matches('Picture [0-9]+ of 2000')"
 
 
 def stop_running(page):
-    """Press Stop while the table runs. Returns how many rows there are then."""
+    """Press Stop while the table runs and has rows. Returns how many there are then."""
     page.wait_for_selector(TELLING)
-    page.wait_for_timeout(700)
+    page.wait_for_selector("#all-table tbody tr")
     page.click("#stop")
     page.wait_for_selector("#all-state :text('Stopped after')")
     page.wait_for_timeout(1000)  # in which the run is over, and must leave what Stop said
@@ -157,7 +154,6 @@ def long(page, tmp_path):
     """The page with an upload of 2,000 pictures."""
     (tmp_path / "long.dcm").write_bytes(dicom(np.random.default_rng(0).integers(0, 255, (2000, 32, 32), np.uint8)))
     upload_many(page, tmp_path / "long.dcm")
-    page.wait_for_timeout(1000)
     return page
 
 
@@ -234,7 +230,6 @@ def test_two_series_have_an_answer_each_until_an_id_says_that_they_are_one(page,
     mixed = {f"{at}/{name}": data for at, part in enumerate((first, second)) for name, data in part.items()}
     (tmp_path / "study.zip").write_bytes(zipped(mixed))
     upload_many(page, tmp_path / "study.zip")
-    page.wait_for_timeout(1000)
     assert page.inner_text("#all-together") == "One answer for each of 2 series"
     page.click("#all-together")
     page.wait_for_function("document.querySelectorAll('#all-answer .ms-card').length === 2")
@@ -257,7 +252,6 @@ def test_nothing_of_it_is_too_wide_or_without_a_name(page, app, tiny_data, fault
     page.goto(f"{app.url}/?__theme={theme}", wait_until="domcontentloaded")
     page.wait_for_selector("#analyze")
     upload_many(page, *(sample(tiny_data["shapes"], label) for label in TINY_TASKS["shapes"]))
-    page.wait_for_timeout(1000)
     page.click("#all-together")
     page.wait_for_selector("#all-answer .ms-card")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

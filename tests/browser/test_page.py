@@ -49,8 +49,6 @@ def test_an_image_gets_class_cases_and_heatmap(page, tiny_bundles, tiny_data):
     title = tiny_bundles["tints"].task.title
     page.click("#task input")
     page.get_by_role("option", name=title).click()
-    # Choosing a task ends what runs; a person does not press Analyze in the same instant, a test does.
-    page.wait_for_timeout(2000)
     page.click("#analyze")
     wait_for_result(page)
     expected = tiny_bundles["tints"].analyze(image)

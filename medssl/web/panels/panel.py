@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
+from gradio.events import Dependency
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
@@ -28,6 +29,17 @@ LATEST = {"trigger_mode": "always_last"}
 def plain(function: Callable) -> Callable:
     """A function of the page with every exception as a sentence in a toast."""
     return guarded(function, toast=True)
+
+
+def first_ending(
+    runs: list, listen: Callable[..., Dependency], function: Callable, *args: Any, **options: Any
+) -> Dependency:
+    """Listen to an event that ends `runs` and then calls the function with what `listen` takes beside it.
+
+    Gradio's `cancels` given with a function ends them once that has answered, and with them what was begun meanwhile.
+    """
+    listen(None, cancels=runs, **PRIVATE)
+    return listen(function, *args, **options)
 
 
 @dataclass(frozen=True)

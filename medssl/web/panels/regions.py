@@ -86,12 +86,18 @@ class RegionsPanel(Panel):
     def connect(self, wiring: Wiring) -> list:
         """Two clicks, or the button."""
         self.service = wiring.service
-        self.picture.select(plain(self.click), wiring.visit, [self.picture, self.note], **QUICK).success(
-            plain(self.search_clicked), [wiring.visit, wiring.task], self.found, show_progress_on=self.gallery, **SLOW
+        # Each of two quick clicks counts, also while the search that follows the one before still waits.
+        marked = [self.picture, self.note]
+        clicks = self.picture.select(plain(self.click), wiring.visit, marked, trigger_mode="multiple", **QUICK)
+        searching = {"show_progress_on": self.gallery, **SLOW}
+        clicks.success(
+            plain(self.search_clicked),
+            [wiring.visit, wiring.task],
+            self.found,
+            trigger_mode="multiple",
+            **searching,
         )
-        self.by_lesion.click(
-            plain(self.search_lesion), [wiring.visit, wiring.task], self.found, show_progress_on=self.gallery, **SLOW
-        )
+        self.by_lesion.click(plain(self.search_lesion), [wiring.visit, wiring.task], self.found, **searching)
         return []
 
     def click(self, visit: Visit | None, event: gr.SelectData) -> Updates:
