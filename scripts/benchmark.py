@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -24,8 +23,7 @@ import search_speed  # noqa: E402
 import start  # noqa: E402
 import variants  # noqa: E402
 import visitors  # noqa: E402
-
-from medssl.errors import DataError  # noqa: E402
+from marks import put_between  # noqa: E402
 
 BENCHMARKS = {
     "embed": embedding_speed,
@@ -50,16 +48,6 @@ class Copied(io.StringIO):
         return super().write(text)
 
 
-def put_into(page: Path, topic: str, text: str) -> None:
-    """Replace what stands between a page's markers of a topic. Raises DataError where the page has none."""
-    begin, end = f"<!-- {topic}: begin -->", f"<!-- {topic}: end -->"
-    whole = page.read_text("utf-8")
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(whole):
-        raise DataError(f"{page} has no place for {topic}: put the lines {begin} and {end} where its table belongs.")
-    page.write_text(found.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", whole), "utf-8")
-
-
 def main() -> int:
     """Run one benchmark, print its table, and write it and its figures, with the machine's, where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,7 +65,8 @@ def main() -> int:
         text = json.dumps({**figures, "machine": measured_on}, indent=2)
         Path(arguments.out).write_text(text + "\n", "utf-8")
     if arguments.page:
-        put_into(Path(arguments.page), arguments.verb, f"{machine.line(measured_on)}.\n\n{shown.getvalue()}")
+        begin, end = (f"<!-- {arguments.verb}: {mark} -->" for mark in ("begin", "end"))
+        put_between(Path(arguments.page), begin, end, f"{machine.line(measured_on)}.\n\n{shown.getvalue().strip()}")
     return 0
 
 
