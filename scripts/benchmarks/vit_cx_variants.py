@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from medssl.backbones.backbone import blocks
 from medssl.explain import ViTCX, make_explainer
 from medssl.explain.attention_maps import attention_maps, patch_grid
+from medssl.explain.causal_masks import causal_masks
 from medssl.explain.explainer import Explainer, Saliency, View
 from medssl.explain.score import margin_score
 from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
@@ -84,6 +86,52 @@ class HeadSelected(Selected):
         return torch.from_numpy(make_explainer("grad_cam", self.backbone, self.head).saliency(quiet).values)
 
 
+class CenteredMasks(ViTCX):
+    """A channel's mask shows where the channel is above its own mean, not all but its lowest place."""
+
+    method, title = "centered", "masks centered per channel"
+
+    def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
+        """Masks of the part of each feature map that lies above its mean."""
+        maps = view.encoding.maps[0].permute(2, 0, 1)
+        above = (maps - maps.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
+        return causal_masks(above, tuple(view.pixels.shape[-2:]), distance_threshold, max_masks)
+
+
+class SmallMasks(ViTCX):
+    """Each mask to the fourth power: only near its maximum is much of the image shown."""
+
+    method, title = "small", "smaller masks (fourth power)"
+
+    def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
+        """The masks, smaller."""
+        return super().masks(view, distance_threshold, max_masks) ** 4
+
+
+class FewMasks(ViTCX):
+    """At most 20 masks."""
+
+    method, title = "few", "at most 20 masks"
+
+    def saliency(self, view: View, **options: Any) -> Saliency:  # noqa: ANN401
+        """The map of fewer masks."""
+        return super().saliency(view, **{"max_masks": 20, **options})
+
+
+class EarlierBlock(ViTCX):
+    """Masks from the tokens of the block at three quarters of the depth."""
+
+    method, title = "earlier", "masks of the block at three quarters of the depth"
+
+    def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
+        """Masks from the channels of that block."""
+        block = 3 * len(blocks(self.backbone.model)) // 4
+        with torch.no_grad():
+            tokens = self.backbone.reading(block).forward(view.pixels).layers[block]
+        maps = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:])[0].permute(2, 0, 1)
+        return causal_masks(maps, tuple(view.pixels.shape[-2:]), distance_threshold, max_masks)
+
+
 VARIANTS: tuple[type[Explainer], ...] = (
     FirstOrderNoise,
     NoNoiseTerm,
@@ -93,4 +141,8 @@ VARIANTS: tuple[type[Explainer], ...] = (
     LargeViTCX,
     AttentionSelected,
     HeadSelected,
+    CenteredMasks,
+    SmallMasks,
+    FewMasks,
+    EarlierBlock,
 )

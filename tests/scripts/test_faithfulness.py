@@ -143,10 +143,16 @@ def test_every_variant_of_vit_cx_is_measured_against_it(tiny_bundle_folders, box
     given = ["--bundle", str(tiny_bundle_folders["shapes"]), "--data", str(boxed_data), "--n", "2", "--steps", "2"]
     figures = variants.run(parser.parse_args([*given, "--quiet"]))
     assert figures["split"] == "val"
+    chosen = variants.run(parser.parse_args([*given, "--quiet", "--variants", "none", "centered"]))
+    (few,) = chosen["bundles"].values()
+    assert list(few["explainers"]) == ["vit_cx", "none", "centered", "random"]
+    with pytest.raises(DataError, match="no variant other. Allowed: first_order"):
+        variants.run(parser.parse_args([*given, "--variants", "other"]))
     (found,) = figures["bundles"].values()
     rows = found["explainers"]
-    assert len(rows) == 10 and "difference" not in rows["vit_cx"]
+    assert len(rows) == 14 and "difference" not in rows["vit_cx"]
     assert all(np.isfinite(row["difference"]["value"]) for name, row in rows.items() if name != "vit_cx")
+    assert len({row["insertion"]["value"] for row in rows.values()}) > 10  # other maps, not the same by other names
     assert rows["vit_cx"]["forward_passes"]["value"] > rows["none"]["forward_passes"]["value"]
     assert rows["cls_selected"]["forward_passes"]["value"] < rows["vit_cx"]["forward_passes"]["value"]
 
