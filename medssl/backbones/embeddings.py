@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from datasets import Dataset, List, Value
 from tqdm.auto import tqdm
 
 from medssl.backbones.backbone import Backbone
-from medssl.backbones.frames import DecodedFrames, Frames, SelectedFrames, pixel_batches
+from medssl.backbones.frames import DecodedFrames, Frames, PartlyBlackFrames, SelectedFrames, pixel_batches
 from medssl.files import written_whole
 from medssl.images.preprocess import Preprocess
 from medssl.runtime import default_cache
@@ -37,10 +38,17 @@ def record_key(record: dict) -> str:
     return hashlib.sha256(data or b"").hexdigest()
 
 
-def fingerprint(dataset: Dataset, backbone: Backbone, preprocess: Preprocess, pooling: str) -> str:
-    """A hash of (data, backbone, revision, precision, pooling, preprocessing): equal exactly when the result is."""
+def fingerprint(
+    dataset: Dataset, backbone: Backbone, preprocess: Preprocess, pooling: str, black: Sequence[int] = ()
+) -> str:
+    """A hash of (data, backbone, revision, precision, pooling, preprocessing): equal exactly when the result is.
+
+    `black` are the rows whose files cannot be read now and may be later, by another version or package.
+    """
     digest = hashlib.sha256()
     identity = [EMBEDDING_VERSION, backbone.id, backbone.revision, backbone.precision, pooling, preprocess.to_dict()]
+    if black:
+        identity.append([int(row) for row in black])
     digest.update(json.dumps(identity, sort_keys=True).encode())
     for record in dataset.select_columns(["image"]):
         digest.update(record_key(record).encode())
@@ -93,7 +101,9 @@ def embedding_vectors(
     Raises ImageError for a file that cannot be read: run the audit and leave such files out first.
     """
     dimension = backbone.embedding_dim(pooling)
-    folder = Path(cache_dir or default_cache()) / "embeddings" / fingerprint(dataset, backbone, preprocess, pooling)
+    black = frames.rows if isinstance(frames, PartlyBlackFrames) else ()
+    name = fingerprint(dataset, backbone, preprocess, pooling, black)
+    folder = Path(cache_dir or default_cache()) / "embeddings" / name
     folder.mkdir(parents=True, exist_ok=True)
     vectors = np.empty((len(dataset), dimension), np.float32)
     frames = frames or DecodedFrames(dataset, preprocess)

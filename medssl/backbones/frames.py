@@ -80,6 +80,20 @@ class FrameFile:
             return np.frombuffer(stream.read(self.bytes_each), np.uint8).reshape(self.shape)
 
 
+class PartlyBlackFrames:
+    """Frames of which those of some `rows` are black, as their files cannot be read."""
+
+    def __init__(self, frames: Frames, rows: Sequence[int]) -> None:
+        self.frames, self.rows = frames, tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def frame(self, index: int) -> np.ndarray:
+        """The frame of that row."""
+        return self.frames.frame(index)
+
+
 class HeldFrames:
     """Frames in memory, uint8 `[N, h, w, 3]`."""
 

@@ -17,6 +17,7 @@ from medssl.bundle.analyzer import Analyzer
 from medssl.bundle.bundle import Bundle, searched_cases
 from medssl.bundle.cards.additions import with_additions
 from medssl.bundle.storage import Contents, change_contents
+from medssl.data.groups import group_key
 from medssl.data.load import load_data, read_record
 from medssl.errors import BundleError, ImageError
 from medssl.images import thumbnails
@@ -176,10 +177,13 @@ def add_new(
 def sort_out(cases: Dataset, new: Sequence[NewCase]) -> tuple[list[NewCase], list[Refusal]]:
     """Which new cases may enter, and why the others may not."""
     known = set(cases["id"][:])
-    splits = dict(zip(cases["group_id"][:], cases["split"][:], strict=True))
+    groups = {
+        group_key(group): (group, split) for group, split in zip(cases["group_id"][:], cases["split"][:], strict=True)
+    }
     taken, refused = [], []
-    for case in new:
-        split = splits.get(case.group_id, SEARCHED)
+    for given in new:
+        group, split = groups.get(group_key(given.group_id), (given.group_id, SEARCHED))
+        case = replace(given, group_id=group)  # as the bundle writes it
         if case.id in known:
             refused.append(Refusal(case.name, "a picture with the same pixels is in the bundle, or twice in the data"))
         elif split != SEARCHED:

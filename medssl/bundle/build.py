@@ -26,6 +26,7 @@ from medssl.bundle.localize import fit_bundle_localizer
 from medssl.bundle.measure import image_probabilities, measure, part_of
 from medssl.bundle.regions import train_regions
 from medssl.bundle.scan import Scan, scan_pictures
+from medssl.bundle.storage import check_place
 from medssl.data.annotations import BOXES
 from medssl.data.load import load_data, open_data
 from medssl.data.split import split_data
@@ -226,6 +227,10 @@ def build_bundle(
     in the audit. Raises DataError, BackboneError, BundleError.
     """
     options = replace(options or BuildOptions(), **settings)
+    if out is not None:
+        check_place(Path(out))  # now, not after the work
+    for other in options.others.values():
+        load_data(other)
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), options.revision)
     dataset, found_task = open_data(data, task, options.labels, options.data_revision)

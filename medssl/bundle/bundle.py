@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,8 +55,11 @@ class Suggestion:
 
 def library_name(task: Task, backbone: Mapping[str, Any]) -> str:
     """What a library is called in a shared Qdrant: by its task and its backbone (its `id` and `revision`)."""
-    suffix = hashlib.sha256(f"{backbone['id']}@{backbone['revision']}".encode()).hexdigest()[:8]
-    return f"medssl-{task.name}-{suffix}"
+    identity, name = f"{backbone['id']}@{backbone['revision']}", task.name
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", name)[:100].strip("-")
+    if plain != name:  # "läsion 1" and "läsion?1" stay two
+        identity = f"{name}\n{identity}"
+    return "-".join(filter(None, ("medssl", plain, hashlib.sha256(identity.encode()).hexdigest()[:8])))
 
 
 def searched_cases(cases: Dataset) -> Dataset:

@@ -11,6 +11,7 @@ from medssl.audit.fingerprint import fingerprint_all
 from medssl.backbones.embedder import Embedder
 from medssl.bundle.bundle import Bundle
 from medssl.bundle.measure import image_probabilities, measure, part_of
+from medssl.data.groups import group_key
 from medssl.data.load import load_data
 from medssl.errors import DataError
 
@@ -51,6 +52,17 @@ def without_known(dataset: Dataset, bundle: Bundle, progress: bool = True) -> tu
     return dataset.select(rows), left_out, unreadable
 
 
+def of_known_groups(dataset: Dataset, bundle: Bundle) -> int:
+    """How many images have a group, named in the data and not by their file, of the same name as one the bundle knows.
+
+    They are other pictures of its training and validation patients, or of patients who are called alike elsewhere.
+    """
+    cases = zip(bundle.cases["group_id"][:], bundle.cases["split"][:], strict=True)
+    known = {group_key(group) for group, split in cases if split in KNOWN_SPLITS}
+    pairs = zip(dataset["group_id"][:], dataset["file_name"][:], strict=True)
+    return sum(group != name and group_key(group) in known for group, name in pairs)
+
+
 def evaluate_bundle(
     bundle: Bundle,
     data: str | Path,
@@ -64,11 +76,13 @@ def evaluate_bundle(
     """All figures of a bundle on the images of a folder or Hub data set; see `measure`.
 
     Images that the bundle was fitted or calibrated on are not counted: `known_images` says how many there were, and
-    `unreadable` names files that cannot be read. Raises DataError, ImageError.
+    `unreadable` names files that cannot be read. `known_groups` says how many of those that are counted have a group
+    called as one that it was fitted on, see `of_known_groups`. Raises DataError, ImageError.
     """
     embedder = Embedder(bundle.backbone, bundle.head.preprocess, bundle.head.pooling)
     dataset = rows_in_split(load_data(data, labels=bundle.labels), split, str(data))
     dataset, known, unreadable = without_known(dataset, bundle, progress)
+    alike = of_known_groups(dataset, bundle)
     dataset = embedder.embed(dataset, cache_dir, progress)
     probabilities = image_probabilities(dataset, bundle.head, bundle.backbone, progress)
     parts = {
@@ -76,4 +90,4 @@ def evaluate_bundle(
     }
     figures = measure(bundle, part_of(dataset), parts, resamples, seed, probabilities)
     facts = {"bundle": bundle.name, "data": Path(data).name, "split": split}
-    return {**facts, "known_images": known, "unreadable": unreadable, **figures}
+    return {**facts, "known_images": known, "known_groups": alike, "unreadable": unreadable, **figures}

@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from medssl.audit.fingerprint import Fingerprint, fingerprint
-from medssl.backbones.frames import FrameFile, Frames, SelectedFrames
+from medssl.backbones.frames import FrameFile, Frames, PartlyBlackFrames, SelectedFrames
 from medssl.data.load import read_record
 from medssl.errors import ImageError
 from medssl.images import thumbnails
@@ -40,7 +40,8 @@ class Scan:
     @property
     def all_frames(self) -> Frames:
         """The frame of each row, black where its file cannot be read."""
-        return self.frames.frames
+        black = [row for row, item in enumerate(self.fingerprints) if isinstance(item, str)]
+        return PartlyBlackFrames(self.frames.frames, black) if black else self.frames.frames
 
     @property
     def ids(self) -> list[str]:

@@ -189,10 +189,17 @@ def change_contents(path: str | Path, change: Callable[[Contents], Contents]) ->
         write_locked(change(read_contents(folder)), folder)
 
 
-def write_locked(contents: Contents, folder: Path) -> None:
-    """Write a bundle beside its place and put it there; call it under the lock."""
+def check_place(folder: Path) -> None:
+    """Raises BundleError where no bundle may be written: at a file, or at a folder of other things."""
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder} is a file; give a folder, new or a bundle's.")
     if folder.exists() and any(folder.iterdir()) and not is_bundle(folder):
         raise BundleError(f"{folder} exists, is not empty and is no bundle; give another place.")
+
+
+def write_locked(contents: Contents, folder: Path) -> None:
+    """Write a bundle beside its place and put it there; call it under the lock."""
+    check_place(folder)
     sweep(folder)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{NEW}", dir=folder.parent))
     try:

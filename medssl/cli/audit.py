@@ -34,8 +34,7 @@ def main(given: Sequence[str] | None = None) -> int:
     from medssl.errors import DataError
 
     out = Path(arguments.out) if arguments.out else None
-    if out and (out.is_dir() or not out.resolve().parent.is_dir()):
-        raise DataError(f"--out {arguments.out} is no file in a folder that exists. Make the folder or choose another.")
+    options.check_file(arguments.out)
     dataset = load_data(arguments.data, arguments.labels, arguments.data_revision)
     audit = audit_data(dataset, arguments.seed, progress=not arguments.quiet)
     if arguments.backbone:

@@ -32,12 +32,13 @@ def main(given: Sequence[str] | None = None) -> int:
     from medssl.bundle.evaluate import evaluate_bundle
     from medssl.metrics import format_coverage, format_metrics
 
+    options.check_file(arguments.out)
     bundle = Bundle.load(arguments.bundle)
     metrics = evaluate_bundle(
         bundle,
         arguments.data,
         arguments.split,
-        named_folders(arguments.others),
+        named_folders(arguments.others, "--others"),
         arguments.resamples,
         arguments.seed,
         arguments.cache,
@@ -47,6 +48,11 @@ def main(given: Sequence[str] | None = None) -> int:
         print(
             f"{metrics['known_images']} images are the bundle's own training or validation images (equal pixels): not "
             "counted."
+        )
+    if metrics["known_groups"]:
+        print(
+            f"{metrics['known_groups']} images are of groups called as the bundle's own training or validation groups. "
+            "Where they are the same patients, these figures are too good: leave them out."
         )
     if metrics["unreadable"]:
         first = printable(", ".join(metrics["unreadable"][:3]))

@@ -106,7 +106,7 @@ def main(given: Sequence[str] | None = None) -> int:
         pooling=arguments.pooling,
         preprocess=options.preprocess_of(arguments, backbone.preprocess),
         data_revision=arguments.data_revision,
-        others=named_folders(arguments.others),
+        others=named_folders(arguments.others, "--others"),
         license=arguments.license,
         reports=TuningReports(progress=not arguments.quiet),
     )

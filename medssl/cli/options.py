@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,3 +105,11 @@ def silence_libraries() -> None:
     huggingface_hub.utils.disable_progress_bars()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+def check_file(out: str | None) -> None:
+    """Raises DataError where --out is given and no file can be written there."""
+    from medssl.errors import DataError
+
+    if out and (Path(out).is_dir() or not Path(out).resolve().parent.is_dir()):
+        raise DataError(f"--out {out} is no file in a folder that exists. Make the folder or choose another.")

@@ -97,9 +97,11 @@ def main(given: Sequence[str] | None = None) -> int:
     reports = Reports(
         arguments.log_every, arguments.checkpoint_every, arguments.watch_every, progress=not arguments.quiet
     )
-    watch, export = named_folders(arguments.watch), Export(arguments.export_dtype, arguments.input_size)
+    watch, export = named_folders(arguments.watch, "--watch"), Export(arguments.export_dtype, arguments.input_size)
     try:
-        out = pretrain(recipe_of(arguments), named_folders(arguments.data), arguments.out, watch, reports, export)
+        out = pretrain(
+            recipe_of(arguments), named_folders(arguments.data, "--data"), arguments.out, watch, reports, export
+        )
     except KeyboardInterrupt:
         print("Stopped and saved. The same command goes on from here.")
         raise

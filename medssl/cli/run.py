@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from medssl.errors import MedSSLError
+from medssl.errors import DataError, MedSSLError
 from medssl.text import printable
 
 CANNOT_RUN = 2
@@ -26,7 +26,13 @@ def run(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
-def named_folders(values: list[str]) -> dict[str, str]:
-    """DIR or NAME=DIR arguments as a dict; a bare DIR is named by its last part."""
+def named_folders(values: list[str], option: str) -> dict[str, str]:
+    """An option's DIR or NAME=DIR arguments as a dict; a bare DIR is named by its last part.
+
+    Raises DataError where two have one name, or one has none.
+    """
     pairs = (value.split("=", 1) if "=" in value else (Path(value).name, value) for value in values)
-    return {name: folder for name, folder in pairs}
+    found = {name: folder for name, folder in pairs}
+    if len(found) != len(values) or "" in found:
+        raise DataError(f"{option} {' '.join(values)} needs a different name for each. Write NAME=PLACE.")
+    return found

@@ -17,16 +17,6 @@ from medssl.cli.run import named_folders
 PARTS = "parts"
 
 
-def named(values: list[str], option: str) -> dict[str, str]:
-    """NAME=PLACE or PLACE arguments as a dict. Raises DataError where two have one name."""
-    from medssl.errors import DataError
-
-    found = named_folders(values)
-    if len(found) != len(values) or "" in found:
-        raise DataError(f"{option} {' '.join(values)} needs a different name for each. Write NAME=PLACE.")
-    return found
-
-
 def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments."""
     parser = argparse.ArgumentParser(
@@ -84,12 +74,12 @@ def choose(arguments: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
     from medssl.errors import BackboneError
     from medssl.study.kinds import GROUPS, choose_group
 
-    kinds = named(arguments.kind, "--kind")
+    kinds = named_folders(arguments.kind, "--kind")
     if arguments.backbones:
         if arguments.folder or arguments.without:
             raise BackboneError("--folder and --without are for a --group. Put the folder into --backbones NAME=DIR.")
-        return named(arguments.backbones, "--backbones"), kinds, arguments.pooling
-    backbones, known = choose_group(arguments.group, named(arguments.folder, "--folder"), arguments.without)
+        return named_folders(arguments.backbones, "--backbones"), kinds, arguments.pooling
+    backbones, known = choose_group(arguments.group, named_folders(arguments.folder, "--folder"), arguments.without)
     return backbones, {**known, **kinds}, arguments.pooling or GROUPS[arguments.group].pooling
 
 
@@ -110,7 +100,7 @@ def main(given: Sequence[str] | None = None) -> int:
     backbones, kinds, pooling = choose(arguments)
     study = compare(
         backbones,
-        named(arguments.data, "--data"),
+        named_folders(arguments.data, "--data"),
         against=list(dict.fromkeys(arguments.against)),
         pooling=pooling,
         seed=arguments.seed,

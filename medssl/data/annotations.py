@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -169,13 +170,15 @@ def names_of(pictures: Mapping, inside: str, names: Sequence[str]) -> dict:
     by_own: dict[str, list[str]] = {}
     for name in names:
         by_own.setdefault(name.rsplit("/", 1)[-1], []).append(name)
-    known = set(names)
-    found = {}
-    for number, image in pictures.items():
-        path = image["file_name"].replace("\\", "/").removeprefix("./")
+    known, found = set(names), {}
+    paths = {number: image["file_name"].replace("\\", "/").removeprefix("./") for number, image in pictures.items()}
+    owners = Counter(path.rsplit("/", 1)[-1] for path in paths.values())
+    for number, path in paths.items():
         full = path if inside == "." else f"{inside}/{path}"
-        alike = by_own.get(path.rsplit("/", 1)[-1], [])
-        found[number] = next((name for name in (full, path) if name in known), alike[0] if len(alike) == 1 else None)
+        own = path.rsplit("/", 1)[-1]
+        alike = by_own.get(own, [])
+        only = alike[0] if len(alike) == 1 and owners[own] == 1 else None  # 001.png of two patients is neither's
+        found[number] = next((name for name in (full, path) if name in known), only)
     return found
 
 

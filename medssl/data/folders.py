@@ -223,7 +223,7 @@ class FolderReader:
 
     def files_in(self, folder: Path) -> Iterator[Path]:
         """The files anywhere in a folder that may be images, sorted."""
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(below(folder)):
             inside = path.relative_to(folder).parents
             if any(is_system(folder / part) for part in inside if part.name):
                 continue
@@ -232,6 +232,18 @@ class FolderReader:
                     self.left_out[f"folder(s) of the system ({path.name})"] += 1
             elif path.is_file() and self.may_be_image(path):
                 yield path
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All that lies in a folder, also behind links to folders; one that lies in itself by a link is entered once."""
+    entered = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def folder_rows(folder: Path) -> tuple[list[dict], list[str]]:

@@ -33,8 +33,8 @@ def looks_like_groups(cells: Sequence[str], labels: Sequence[str]) -> bool:
 def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place: str) -> tuple[list[str], list[str]]:
     """The group of each row, and what is to be said. `columns` are the cells by column, `own` the rows' own names.
 
-    A row without a group is a group of its own. Of several columns the coarsest is taken, in which every group of the
-    others lies wholly. Raises DataError where there is none.
+    Of several columns the coarsest is taken, in which every group of the others lies wholly; a row without it has the
+    group of the next one, and without any it is a group of its own. Raises DataError where there is no coarsest.
     """
     if not columns:
         return list(own), []
@@ -47,16 +47,30 @@ def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place:
     if len(columns) > 1:
         others = ", ".join(repr(other) for other in columns if other != name)
         notes.append(f"{place}: {name!r} is taken as the group; {others} only tell apart what lies inside it.")
-    without = sum(not key for key in keys[name])
-    if 0 < without < len(own):
-        notes.append(f"{place}: {without} of {len(own)} rows have no {name!r}; each is a group of its own.")
+    without = [row for row, key in enumerate(keys[name]) if not key]
+    finer = {other: [columns[other][row] for row in without] for other in columns if other != name}
+    alone = own_or_finer(finer, [own[row] for row in without], place, name)
+    if 0 < len(without) < len(own):
+        tied = f"they are grouped by {', '.join(map(repr, finer))}, else " if finer else ""
+        notes.append(f"{place}: {len(without)} of {len(own)} rows have no {name!r}; {tied}each is a group of its own.")
     first: dict[str, str] = {}
     for key, cell in zip(keys[name], columns[name], strict=True):
         first.setdefault(key, cell.strip())
     written = {cell.strip() for key, cell in zip(keys[name], columns[name], strict=True) if key}
     if len(written) > len(set(keys[name]) - {""}):
         notes.append(f"{place}: names in {name!r} that differ only by case, blanks or '.0' are taken as one group.")
-    return [first[key] if key else row for key, row in zip(keys[name], own, strict=True)], notes
+    found = [first.get(key, "") for key in keys[name]]
+    for row, group in zip(without, alone, strict=True):
+        found[row] = group
+    return found, notes
+
+
+def own_or_finer(columns: Mapping[str, Sequence[str]], own: Sequence[str], place: str, without: str) -> list[str]:
+    """The groups of rows that lack the column `without`, by the other columns, under names that none of its own has."""
+    if not columns or not own:
+        return list(own)
+    groups, _ = read_groups(columns, own, place)
+    return [group if group == row else f"{group} (no {without})" for group, row in zip(groups, own, strict=True)]
 
 
 def coarsest(keys: Mapping[str, Sequence[str]], place: str) -> str:

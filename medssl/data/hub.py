@@ -12,7 +12,7 @@ from medssl.data.annotations import BOXES_FEATURE
 from medssl.data.columns import read_header
 from medssl.data.groups import read_groups
 from medssl.data.notes import with_notes
-from medssl.data.rows import BOX_COLUMNS, BOXES, NO_VALUE, SPLIT_NAMES, TEXT
+from medssl.data.rows import BOX_COLUMNS, BOXES, NO_VALUE, SPLIT_NAMES, TEXT, box_values
 from medssl.data.table import read_splits
 from medssl.errors import DataError
 
@@ -31,6 +31,17 @@ def hub_rows(source: str, revision: str | None) -> Dataset:
     read = [hub_part(part, name, len(parts) > 1, source) for name, part in parts.items()]
     notes = list(dict.fromkeys(note for _, about in read for note in about))
     return with_notes(concatenate_datasets([dataset for dataset, _ in read]), notes)
+
+
+def hub_boxes(sides: Sequence[Sequence], places: Sequence[str]) -> list[dict]:
+    """The box of each row out of its four columns, held to what a folder's boxes are. Raises DataError."""
+
+    def text(value: object) -> str:
+        return "" if value is None or value != value else str(value)  # NaN is how tables write "none"
+
+    rows = zip(*sides, strict=True)
+    lines = ({name: text(side) for name, side in zip(BOX_COLUMNS, row, strict=True)} for row in rows)
+    return [box_values(line, place) for line, place in zip(lines, places, strict=True)]
 
 
 def hub_part(part: Dataset, name: str, several: bool, source: str) -> tuple[Dataset, list[str]]:
@@ -73,14 +84,13 @@ def hub_part(part: Dataset, name: str, several: bool, source: str) -> tuple[Data
     }
     boxes = [columns.cells[box][0] for box in BOX_COLUMNS if box in columns.cells]
     boxes = boxes if len(boxes) == len(BOX_COLUMNS) else []
-    kept = part.select_columns(["image", *boxes]).cast_column("image", Image(decode=False))
-    for column, written in zip(BOX_COLUMNS, boxes, strict=False):
-        kept = kept.cast_column(written, Value("float32"))
-        kept = kept if written == column else kept.rename_column(written, column)
+    kept = part.select_columns(["image"]).cast_column("image", Image(decode=False))
     if boxes:
-        sides = zip(*(kept[column][:] for column in BOX_COLUMNS), strict=True)
-        drawn = [None if None in box else [list(box)] for box in sides]
-        kept = kept.add_column(BOXES, drawn, feature=BOXES_FEATURE)
+        drawn = hub_boxes([part[written][:] for written in boxes], places)
+        for column in BOX_COLUMNS:
+            kept = kept.add_column(column, [box[column] for box in drawn], feature=Value("float32"))
+        first = [None if box[BOX_COLUMNS[0]] is None else [[box[column] for column in BOX_COLUMNS]] for box in drawn]
+        kept = kept.add_column(BOXES, first, feature=BOXES_FEATURE)
     for column, content in made.items():
         kept = kept.add_column(column, content, feature=TEXT)
     return kept, [*columns.notes, *notes]

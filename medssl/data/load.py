@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
@@ -92,4 +93,6 @@ def open_data(
     """The data set, of a revision on the Hub, with its labels in the task's order, and the task. Raises DataError."""
     dataset = load_data(data, labels=labels, revision=revision)
     task = get_task(name, dataset.features["label"].names)
-    return dataset if labels is not None else in_label_order(dataset, task.labels, str(data)), task
+    if labels is not None:
+        return dataset, replace(task, labels=tuple(dataset.features["label"].names))
+    return in_label_order(dataset, task.labels, str(data)), task

@@ -53,15 +53,22 @@ def nearest_similarity(
     return np.nanmean(best, axis=1)
 
 
+def familiarity_threshold(validation: Labelled, train: Labelled) -> float | None:
+    """The similarity to training cases of other groups below which few validation images lie; None without any such."""
+    similarity = nearest_similarity(validation, train)
+    known = similarity[np.isfinite(similarity)]
+    return float(np.percentile(known, FAMILIARITY_PERCENTILE)) if len(known) else None
+
+
 def calibrate(
     logits: np.ndarray, train: Labelled, validation: Labelled, label_names: Sequence[str]
 ) -> tuple[float, Thresholds]:
     """The temperature of validation logits `[N, C]`, and the prediction sets and familiarity threshold."""
     temperature = fit_temperature(logits, validation.labels)
     probabilities = softmax(logits / temperature, axis=1)
-    level, familiarity = Thresholds.conformal_level, nearest_similarity(validation, train)
+    level = Thresholds.conformal_level
     return temperature, Thresholds(
         conformal_level=level,
         adaptive=calibrate_sets(probabilities, validation.labels, validation.groups, label_names, level),
-        familiarity=float(np.percentile(familiarity, FAMILIARITY_PERCENTILE)),
+        familiarity=familiarity_threshold(validation, train),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from medssl.data.labelled import Labelled
-from medssl.heads.calibration import FAMILIARITY_PERCENTILE, fit_temperature, nearest_similarity
+from medssl.heads.calibration import familiarity_threshold, fit_temperature, nearest_similarity
 from medssl.heads.choice import MEASURE, RESAMPLES, held_out_logits
 from medssl.heads.fit_linear import likeliest, linear_fits, uneven
 from medssl.metrics.bootstrap import bounded_mean
@@ -72,8 +72,9 @@ def calibration_error(logits: np.ndarray, validation: Labelled, seed: int) -> di
 
 def unfamiliar(part: Embedded, seed: int) -> dict[str, dict]:
     """The share of each other task's images below the familiarity threshold that validation gives, with interval."""
-    own = nearest_similarity(part.validation, part.train)
-    threshold = np.percentile(own, FAMILIARITY_PERCENTILE)
+    threshold = familiarity_threshold(part.validation, part.train)
+    if threshold is None:
+        return {}
     return {
         name: flagged_share(nearest_similarity(other, part.train) < threshold, other.groups, RESAMPLES, seed)
         for name, other in part.others.items()

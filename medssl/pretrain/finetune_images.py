@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,17 @@ def write_frames(dataset: Dataset, frames: FrameFile, preprocess: Preprocess, pr
     return [row for row, written in enumerate(done) if not written]
 
 
+def readable_again(dataset: Dataset, rows: Sequence[int]) -> bool:
+    """Whether any of the rows that could not be read can be now, by another version or package."""
+    for row in rows:
+        try:
+            read_record(dataset[int(row)])
+        except ImageError:
+            continue
+        return True
+    return False
+
+
 def open_images(dataset: Dataset, preprocess: Preprocess, folder: Path, progress: bool = True) -> TuningImages:
     """The train and val rows of a split data set, decoded into `folder`, or found there again.
 
@@ -130,11 +141,16 @@ def open_images(dataset: Dataset, preprocess: Preprocess, folder: Path, progress
     folder.mkdir(parents=True, exist_ok=True)
     facts_file = folder / "frames.json"
     facts = json.loads(facts_file.read_text("utf-8")) if facts_file.exists() else {}
+    stale = facts.get("fingerprint") != fingerprint or readable_again(kept, facts["broken"])
+    if stale:
+        facts_file.unlink(missing_ok=True)  # first: from now on the frames are not those that it speaks of
     frames = FrameFile(folder / "frames", len(kept), preprocess)
-    if facts.get("fingerprint") != fingerprint:
+    if stale:
         facts = {"fingerprint": fingerprint, "broken": write_frames(kept, frames, preprocess, progress)}
         with written_whole(facts_file) as beside:
             beside.write_text(json.dumps(facts), "utf-8")
+    if facts["broken"]:  # a run on fewer images is another run
+        fingerprint = hashlib.sha256(f"{fingerprint} without {facts['broken']}".encode()).hexdigest()[:KEY_LENGTH]
     readable = np.ones(len(kept), bool)
     readable[facts["broken"]] = False
     if not readable.any():

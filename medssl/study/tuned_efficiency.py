@@ -68,16 +68,19 @@ def tuned_efficiency(
     """Tune on each share of the training groups of a split data set, and compare on test with the frozen encoder.
 
     Both have linear heads fitted on the same sample, with all of validation to choose on. Each tuned encoder stays in
-    `folder`, where a second call goes on. Raises DataError, PretrainError.
+    `folder`, where a second call goes on. Raises DataError, PretrainError, and KeyboardInterrupt where it was stopped.
     """
     options, found = options or FineTuneOptions(), []
-    frozen = Embedder.of(backbone, options.preprocess, options.pooling)
+    first = Embedder.of(backbone, options.preprocess)
     for share in shares:
         scores: list[tuple[np.ndarray, np.ndarray]] = []
         images = []
         for draw in range(recipe.seed, recipe.seed + (draws if share < 1 else 1)):
             part, out = sampled(dataset, share, draw), folder / f"share-{share:g}-draw-{draw}"
             tuned = finetune_split(part, task, task.name, backbone, out, replace(recipe, seed=draw), options)
+            if tuned.stopped:
+                raise KeyboardInterrupt
+            frozen = replace(first, pooling=tuned.facts["pooling"])  # the reading that was tuned
             encoders = (frozen, replace(frozen, backbone=Backbone.from_pretrained(tuned.folder)))
             both = [sides_of(part, encoder, folder / "cache") for encoder in encoders]
             one, other = (score_linear(*sides, len(task.labels)).scores for sides in both)

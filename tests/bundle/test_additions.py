@@ -152,3 +152,17 @@ def test_a_card_edited_by_hand_stays_known_as_edited():
     assert marked.index(START) < marked.index("All good.") and "2 on 2026-01-02 (ab)" in marked and is_edited(marked)
     assert START not in with_additions(marked, {}) and with_additions("", {}) == ""
     assert with_additions("# No figures\n", metrics).count(START) == 1
+
+
+def test_a_patient_of_test_is_known_however_the_id_is_spelled(folder, tiny, tmp_path):
+    groups = dict(zip(tiny.cases["split"][:], tiny.cases["group_id"][:], strict=True))
+    rows = [
+        ("a.png", "dots", f" {groups['test'].upper()} ", "", None),
+        ("b.png", "dots", groups["train"].upper(), "", None),
+    ]
+    data = new_data(tmp_path / "new", rows)
+    added = add_cases(folder, data, True, tmp_path / "cache", progress=False, bundle=tiny)
+    assert len(added.cases) == 1 and "must stay apart" in added.refused[0].reason
+    cases = Bundle.load(folder, backbone=tiny.backbone).cases
+    row = cases["id"][:].index(added.cases[0])
+    assert cases["group_id"][row] == groups["train"]

@@ -1,16 +1,21 @@
 """A build decodes each file once, whatever the head; its options are one value."""
 
+import re
 from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medssl.backbones import Backbone
+from medssl.backbones.embedder import Embedder
 from medssl.bundle import build_bundle
 from medssl.bundle.build import BuildOptions
+from medssl.bundle.bundle import library_name
 from medssl.bundle.scan import scan_pictures
-from medssl.data.load import load_data, read_record
-from medssl.errors import BundleError, DataError
+from medssl.data.load import load_data, open_data, read_record
+from medssl.data.tasks import get_task
+from medssl.errors import BundleError, DataError, ImageError
 from medssl.explain.check import CheckPlan
 from medssl.heads.choice import describe_choice
 from medssl.images import image_id
@@ -95,3 +100,52 @@ def test_a_patch_head_is_tried_where_it_can_be_and_its_tokens_are_few(family, ti
     reason = bundle.metrics["head_choice"]["patch_not_tried"]
     assert ("no patch tokens" if family == "resnet" else "patch tokens would take") in reason
     assert bundle.head.kind == "linear" and "explainer_check" not in bundle.metrics
+
+
+def test_a_file_that_can_be_read_later_is_embedded_then(tiny_data, tiny_backbone, tmp_path, monkeypatch):
+    dataset = load_data(tiny_data["shapes"]).select(range(6))
+    embedder = Embedder.of(Backbone.from_pretrained(tiny_backbone))
+
+    def vectors(name, read):
+        monkeypatch.setattr("medssl.bundle.scan.read_record", read)
+        (tmp_path / name).mkdir()
+        scan = scan_pictures(dataset, embedder.preprocess, tmp_path / name, progress=False)
+        return scan, embedder.vectors(dataset, tmp_path / "cache", False, scan.all_frames)
+
+    def without_codec(record):
+        if record["file_name"] == dataset[0]["file_name"]:
+            raise ImageError("No codec.")
+        return read_record(record)
+
+    scan, first = vectors("first", without_codec)
+    assert scan.readable.tolist() == [1, 2, 3, 4, 5]
+    _, second = vectors("second", read_record)
+    assert np.allclose(second, embedder.vectors(dataset, tmp_path / "other", False), atol=1e-6)
+    assert not np.allclose(first[0], second[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("task", ["my task", "läsion", "肺", "a--b", "x" * 200])
+def test_any_task_name_gives_a_library_that_can_be_named(task):
+    names = {library_name(get_task(name, ["a", "b"]), {"id": "x", "revision": "y"}) for name in (task, task + "!")}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,150}", name) and "--" not in name for name in names)
+
+
+def test_what_cannot_be_saved_or_measured_is_refused_before_the_work(tiny_data, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.bundle.build.build_in", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    given = (tiny_data["shapes"], "shapes", str(tiny_backbone))
+    with pytest.raises(BundleError, match="not empty and is no bundle"):
+        build_bundle(*given, tmp_path / "full", progress=False)
+    with pytest.raises(DataError, match="does not exist"):
+        build_bundle(*given, others={"x": tmp_path / "nowhere"}, progress=False)
+
+
+def test_declared_labels_are_the_tasks_in_their_order(tmp_path):
+    labels = ["normal", "glaucoma", "diabetic_retinopathy", "cataract"]
+    for label in labels:
+        (tmp_path / label).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / label / "0.png")
+    dataset, task = open_data(tmp_path, "eye", labels)
+    assert list(task.labels) == dataset.features["label"].names == labels

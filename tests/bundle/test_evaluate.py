@@ -53,3 +53,18 @@ def test_unreadable_files_and_missing_splits_are_said(tiny_bundles, tmp_path):
     with pytest.raises(DataError, match="no split 'test'; it has: none"):
         evaluate_bundle(tiny_bundles["shapes"], tmp_path / "plain", cache_dir=tmp_path, progress=False)
     shutil.rmtree(tmp_path / "plain")
+
+
+def test_other_pictures_of_known_patients_are_counted_and_said(tiny_bundles, tmp_path, capsys):
+    bundle = tiny_bundles["shapes"]
+    fresh = make_folder(tmp_path / "data", TINY_TASKS["shapes"], seed=78, count=30)
+    known = next(g for g, s in zip(bundle.cases["group_id"], bundle.cases["split"], strict=True) if s == "train")
+    lines = (fresh / "metadata.csv").read_text().splitlines()
+    place = lines[0].split(",").index("group_id")
+    for number in range(1, len(lines)):
+        cells = lines[number].split(",")
+        cells[place] = known.upper() if number <= 4 else f"elsewhere-{number}"
+        lines[number] = ",".join(cells)
+    (fresh / "metadata.csv").write_text("\n".join(lines))
+    figures = evaluate_bundle(bundle, fresh, "all", cache_dir=tmp_path / "cache", progress=False)
+    assert figures["known_groups"] == 4 and figures["images"] == 30

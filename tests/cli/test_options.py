@@ -8,6 +8,8 @@ import pytest
 
 from medssl.cli import audit, build, evaluate, pretrain, study
 from medssl.cli.options import labels
+from medssl.cli.run import named_folders
+from medssl.errors import DataError
 from tests.conftest import ROOT
 
 SHARED = {
@@ -62,3 +64,17 @@ def test_quiet_is_quiet(tiny_data, tiny_backbone, tmp_path):
         timeout=180,
     )
     assert done.returncode == 0 and done.stderr == "" and "Written to" in done.stdout, done.stderr
+
+
+def test_folders_of_one_name_are_refused_not_dropped():
+    assert named_folders(["lung/images", "b=brain/images"], "--data") == {"images": "lung/images", "b": "brain/images"}
+    with pytest.raises(DataError, match="--data lung/images brain/images needs a different name for each"):
+        named_folders(["lung/images", "brain/images"], "--data")
+
+
+@pytest.mark.parametrize("verb", [audit, evaluate])
+def test_a_place_that_no_file_can_have_is_refused_before_the_work(verb, tmp_path, tiny_bundle_folders, tiny_data):
+    given = ["--data", str(tiny_data["shapes"]), "--out", str(tmp_path / "no" / "out.json")]
+    given += ["--bundle", str(tiny_bundle_folders["shapes"])] if verb is evaluate else []
+    with pytest.raises(DataError, match="no file in a folder that exists"):
+        verb.main(given)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from medssl.data.annotations import BOXES, is_annotated, lesion_area, patch_area
+from medssl.data.hub import hub_boxes
 from medssl.data.load import load_data
 from medssl.data.notes import notes_of
 from medssl.errors import DataError
@@ -201,3 +202,25 @@ def test_padding_is_no_lesion():
     area = patch_area({BOXES: [(0, 0, 1, 1)]}, (4, 4), Preprocess((56, 56), fit="pad"), (40, 20))
     assert np.allclose(area, [[0] * 4, [1] * 4, [1] * 4, [0] * 4])
     assert np.allclose(patch_area({BOXES: [(0, 0, 1, 1)]}, (4, 4), Preprocess((56, 56)), (40, 20)), 1)
+
+
+def test_a_bare_name_that_two_coco_pictures_have_is_neithers(tmp_path):
+    (tmp_path / "glioma").mkdir()
+    Image.new("L", (40, 20)).save(tmp_path / "glioma" / "001.png")
+    Image.new("L", (40, 20)).save(tmp_path / "glioma" / "002.png")
+    write(tmp_path, [{"file_name": f"glioma/00{n}.png", "label": label} for n, label in ((1, "a"), (2, "b"))])
+    write_coco(tmp_path, {"p1/001.png": [(1, 1, 8, 8)], "p2/001.png": [(9, 9, 8, 8)], "export/002.png": [(2, 2, 4, 4)]})
+    dataset = load_data(tmp_path)
+    assert [bool(boxes) for boxes in dataset[BOXES][:]] == [False, True]
+    assert any("2 boxes are of pictures that are not here" in note for note in notes_of(dataset))
+
+
+def test_boxes_of_a_hub_data_set_are_held_to_what_those_of_a_folder_are():
+    places = ["x/y, train/0", "x/y, train/1", "x/y, train/2"]
+    nothing = [None, float("nan")]
+    found = hub_boxes([[side, *nothing] for side in (0.1, 0.2, 0.4, 0.5)], places)
+    assert [box["box_left"] for box in found] == [0.1, None, None]
+    assert hub_boxes([[""], [""], [""], [""]], places[:1]) == [dict.fromkeys(BOX)]
+    for sides in ([[30], [40], [120], [90]], [[0.5], [0.2], [0.1], [0.9]]):
+        with pytest.raises(DataError, match="train/0 has the box"):
+            hub_boxes(sides, places[:1])

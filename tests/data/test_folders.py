@@ -210,3 +210,14 @@ def test_classes_beside_a_container_are_refused(tmp_path):
         picture(tmp_path / name / "1.png")
     with pytest.raises(DataError, match="cannot be told which of them are classes"):
         load_data(tmp_path)
+
+
+def test_linked_patient_folders_are_read_and_a_loop_is_entered_once(tmp_path):
+    for place in ("data/a/p1", "data/b/p2", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+        for index in range(3):
+            Image.new("L", (8, 8), 10 * index).save(tmp_path / place / f"{index}.png")
+    (tmp_path / "data" / "b" / "p7").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    dataset = load_data(tmp_path / "data")
+    assert len(dataset) == 9 and sum(name.startswith("b/p7/") for name in dataset["file_name"]) == 3

@@ -59,3 +59,16 @@ def test_calibrate_sets_temperature_sets_and_familiarity():
     assert thresholds.adaptive.class_groups == {"x": 20, "y": 20, "z": 20}
     familiar = nearest_similarity(validation, train)
     assert np.mean(familiar >= thresholds.familiarity) == pytest.approx(0.95, abs=0.02)
+
+
+def test_one_group_gives_no_familiarity_threshold():
+    train, validation = part(30, 3, 0), part(20, 3, 1)
+    one = np.array(["study"] * 30)
+    logits = np.eye(3)[validation.labels]
+    _, thresholds = calibrate(
+        logits,
+        Labelled(train.embeddings, train.labels, one),
+        Labelled(validation.embeddings, validation.labels, one[:20]),
+        "abc",
+    )
+    assert thresholds.familiarity is None and thresholds.familiar(0.5) is None

@@ -14,8 +14,9 @@ import torch
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embedder import Embedder
 from medssl.bundle.build import build_bundle
-from medssl.data.load import load_data
-from medssl.errors import DataError, PretrainError
+from medssl.data.load import load_data, read_record
+from medssl.errors import DataError, ImageError, PretrainError
+from medssl.images.preprocess import Preprocess
 from medssl.pretrain import finetune_run
 from medssl.pretrain.finetune import embed_sides, finetune
 from medssl.pretrain.finetune_facts import TUNING_FILE, check_unseen, read_tuning
@@ -402,3 +403,36 @@ def test_what_cannot_be(data, encoders, tmp_path):
 
 def test_every_mode_has_a_rate():
     assert {FineTuneRecipe(mode=mode).to_dict()["learning_rate"] for mode in PEAKS} == set(PEAKS.values())
+
+
+def test_frames_that_another_run_began_to_write_over_are_written_anew(data, tmp_path, monkeypatch):
+    dataset = split_as_built(load_data(data), 0, False)
+    small, large = Preprocess(size=(16, 16)), Preprocess(size=(32, 32))
+    before = open_images(dataset, large, tmp_path, False)
+    frames = np.array(before.pixels)
+    monkeypatch.setattr(
+        "medssl.pretrain.finetune_images.write_frames", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        open_images(dataset, small, tmp_path, False)
+    monkeypatch.undo()
+    after = open_images(dataset, large, tmp_path, False)
+    assert after.fingerprint == before.fingerprint and np.array_equal(after.pixels, frames)
+
+
+def test_files_that_can_be_read_later_take_part_then(data, tmp_path, monkeypatch):
+    dataset, preprocess = split_as_built(load_data(data), 0, False), Preprocess(size=(16, 16))
+    whole = read_record
+
+    def without_codec(record):
+        if record["file_name"] == dataset[0]["file_name"]:
+            raise ImageError("No codec.")
+        return whole(record)
+
+    monkeypatch.setattr("medssl.pretrain.finetune_images.read_record", without_codec)
+    first = open_images(dataset, preprocess, tmp_path, False)
+    again = open_images(dataset, preprocess, tmp_path, False)
+    monkeypatch.undo()
+    then = open_images(dataset, preprocess, tmp_path, False)
+    assert first.skipped == again.skipped == [dataset[0]["file_name"]] and not then.skipped
+    assert first.fingerprint == again.fingerprint != then.fingerprint

@@ -1,5 +1,7 @@
 """Tuned encoders in a study: their kind, what they are not measured on, and fewer labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,12 @@ def test_a_tuned_encoder_is_a_kind_and_is_not_split_anew_by_image(tiny_data, tin
         for place in (tuned.folder, tiny_backbone)
     }
     assert protocols == {tuned.folder: {BY_GROUP}, tiny_backbone: {BY_GROUP, BY_IMAGE}}
+
+
+def test_an_encoder_whose_tuning_was_stopped_is_not_measured(tiny_data, tiny_backbone, tmp_path, monkeypatch):
+    dataset, task = open_data(tiny_data["shapes"], "shapes", TINY_TASKS["shapes"])
+    halfway = SimpleNamespace(stopped=True, folder=tmp_path, facts={"pooling": "cls"})
+    monkeypatch.setattr("medssl.study.tuned_efficiency.finetune_split", lambda *_: halfway)
+    given = (split_data(dataset), task, Backbone.from_pretrained(tiny_backbone), tmp_path, RECIPE)
+    with pytest.raises(KeyboardInterrupt):
+        tuned_efficiency(*given, FineTuneOptions(reports=QUIET), shares=(1.0,))
