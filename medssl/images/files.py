@@ -49,6 +49,8 @@ def open_files(source: Any) -> Files:  # noqa: ANN401
         try:
             with path.open("rb") as stream:
                 packed = stream.read(len(ZIP_MARK)) == ZIP_MARK
+        except FileNotFoundError:
+            raise ImageError(f"There is no file {path.name!r} any more. Choose or upload it again.") from None
         except OSError:
             packed = False  # reading it says what is wrong
         return zipped_files(path) if packed else {path.name: partial(read_bytes, path)}
@@ -61,11 +63,12 @@ def joined(parts: Sequence[Files]) -> Files:
     files: Files = {}
     for part in parts:
         for name, reader in part.items():
-            unique, number = name, 1
+            path, unique, number = PurePosixPath(name), name, 1
             while unique in files:
                 number += 1
-                unique = f"{name} ({number})"
-            files[unique] = reader
+                unique = str(path.with_name(f"{path.stem} ({number}){path.suffix}")) if path.name else f"({number})"
+            if unique == name or is_image_name(name):  # a second table or license is no picture by its new name
+                files[unique] = reader
     if len(files) > MAX_FILES:
         raise ImageError(f"{len(files)} files were given; at most {MAX_FILES} are read at once.")
     return files

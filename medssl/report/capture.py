@@ -60,7 +60,8 @@ def secondary_capture(overlay: Image.Image, patient_of: bytes | None = None) -> 
     del capture.PatientOrientation
     capture.PatientOrientation = None
     capture.SeriesDescription = DESCRIPTION
-    capture.BurnedInAnnotation = "NO" if patient_of is None else "YES"
+    if patient_of is not None:  # else nobody looked whether text is burnt in, and the tag stays away
+        capture.BurnedInAnnotation = "YES"
     capture.ImageType = ["DERIVED", "SECONDARY"]
     stream = io.BytesIO()
     capture.save_as(stream, enforce_file_format=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from medssl.errors import ImageError
 from medssl.metrics.metric import figure_text
 from medssl.report.lesions import canvas_of, draw_box, draw_cross, lesion_picture
 from medssl.web import render
@@ -16,6 +17,7 @@ from medssl.web.plain_answers import PlainBlocks
 from medssl.web.served_files import served_png
 
 KEYS = Path(__file__).with_name("annotate.js")
+OTHER = "Another tab went on to another picture, which is shown now: nothing was saved."
 EVENT = {**PRIVATE, "concurrency_id": "annotate", "concurrency_limit": 1}
 
 
@@ -23,7 +25,7 @@ def build_annotate_page(annotator: Annotator) -> gr.Blocks:
     """The page over the pictures of one folder."""
     with PlainBlocks(title="medssl: draw boxes", analytics_enabled=False) as demo:
         page = AnnotatePage(annotator)
-        demo.load(plain(page.show), None, page.outputs, **EVENT)
+        demo.load(plain(page.readable), None, page.outputs, **EVENT)
     return demo.queue(max_size=16, default_concurrency_limit=1, api_open=False)
 
 
@@ -54,14 +56,17 @@ class AnnotatePage:
             self.undo = gr.Button("Undo (U)", elem_id="annotate-undo")
             self.fit = gr.Button("Fit and show the map (F)", elem_id="annotate-fit")
         self.said = gr.HTML("", elem_id="annotate-said")
-        self.outputs = [self.picture, self.status, self.said]
+        self.seen = gr.State("")  # the name of the picture that this tab shows
+        self.outputs = [self.picture, self.status, self.said, self.seen]
         self.connect()
 
     def connect(self) -> None:
         """Clicks and buttons."""
-        self.picture.select(plain(self.click), None, self.outputs, show_progress="hidden", **EVENT)
-        for button, step in ((self.next, self.go_on), (self.none, self.no_lesion), (self.undo, self.take_back)):
-            button.click(plain(step), None, self.outputs, show_progress="hidden", **EVENT)
+        shown = {"show_progress": "hidden", "trigger_mode": "multiple", **EVENT}  # each of two quick clicks counts
+        self.picture.select(plain(self.click), self.seen, self.outputs, **shown)
+        self.none.click(plain(self.no_lesion), self.seen, self.outputs, **shown)
+        for button, step in ((self.next, self.go_on), (self.undo, self.take_back)):
+            button.click(plain(step), None, self.outputs, **shown)
         self.fit.click(plain(self.fitted), None, self.outputs, show_progress_on=self.said, **EVENT)
 
     def show(self, said: str = "") -> Updates:
@@ -87,11 +92,25 @@ class AnnotatePage:
             left=len([name for name in annotator.queue if name not in boxes]),
         )
         note = said and render.note(said)
-        return {self.picture: served_png(self.picture, canvas), self.status: status, self.said: note}
+        picture = served_png(self.picture, canvas)
+        return {self.picture: picture, self.status: status, self.said: note, self.seen: annotator.shown}
 
-    def click(self, event: gr.SelectData) -> Updates:
+    def readable(self, said: str = "") -> Updates:
+        """The picture, or the next one that can be read. Raises ImageError where none can."""
+        for _ in range(max(1, len(self.annotator.queue))):
+            try:
+                return self.show(said)
+            except ImageError as error:
+                unreadable = error
+                said = f"{self.annotator.shown} cannot be read and is left out. {said}"
+                self.annotator.next()
+        raise unreadable
+
+    def click(self, seen: str, event: gr.SelectData) -> Updates:
         """The first click marks a corner; the second makes a box, which is saved."""
         annotator = self.annotator
+        if seen != annotator.shown:
+            return self.readable(OTHER)
         size = canvas_of(annotator.picture()).size
         place = tuple(min(1.0, max(0.0, at / side)) for at, side in zip(event.index, size, strict=True))
         if annotator.corner is None:
@@ -104,12 +123,14 @@ class AnnotatePage:
     def go_on(self) -> Updates:
         """The next picture."""
         self.annotator.next()
-        return self.show()
+        return self.readable()
 
-    def no_lesion(self) -> Updates:
+    def no_lesion(self, seen: str) -> Updates:
         """This picture has none."""
+        if seen != self.annotator.shown:
+            return self.readable(OTHER)
         self.annotator.say_none()
-        return self.show("Saved: no lesion in the picture before.")
+        return self.readable("Saved: no lesion in the picture before.")
 
     def take_back(self) -> Updates:
         """The last click, box or word never was."""
@@ -123,7 +144,7 @@ class AnnotatePage:
         self.annotator.next()
         fitted = localizer.config.fitted_on
         rate = localizer.config.hit_rate
-        return self.show(
+        return self.readable(
             f"Fitted to {fitted['pictures']} pictures; on {rate['n']} {localizer.config.measured_on} pictures the "
             f"maximum lay in the lesion at a rate of {figure_text(rate)}. A build over "
             "this folder fits it again, and keeps it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from medssl.web.pictures import make_examples
 from medssl.web.plain_answers import PlainAnswers, PlainBlocks
 from medssl.web.served_files import served_png
 from medssl.web.service import ANALYSES, MODEL, Service
-from medssl.web.session import ANALYSIS, Visit
+from medssl.web.session import ANALYSIS, GONE, Visit
 from medssl.web.wanted import Stopped
 
 CASES_SHOWN = 6
@@ -90,7 +91,8 @@ def build_app(bundles: Mapping[str, Bundle], folders: Mapping[str, Path] | None 
         gr.HTML(render.header([bundle.task for bundle in bundles.values()]), elem_id="header")
         if bundles:
             gr.HTML(render.tour(), js_on_load=PAGE_SCRIPT, elem_id="tour")
-            Page(service)
+            page = Page(service)
+            demo.unload(page.left)
         else:
             gr.HTML(render.no_bundle(), elem_id="no-bundle-box")
         Api(service)
@@ -193,8 +195,8 @@ class Page:
             (of_upload if panel.of_upload else of_picture).extend(panel.connect(wiring))
         runs = [*of_picture, *of_upload]
         turning, turned = [self.visit, chooser.slider], [self.visit, self.preview, *shown]
-        first_ending(of_picture, chooser.slider.change, plain(self.turn), turning, turned, **LATEST, **QUICK)
-        reading = self.connect_upload(runs, received)
+        turn = first_ending(of_picture, chooser.slider.change, plain(self.turn), turning, turned, **LATEST, **QUICK)
+        reading = [turn, *self.connect_upload([turn, *runs], received)]
         first_ending([*reading, *runs], self.upload.clear, plain(self.forget), self.visit, received, **QUICK)
         # Of a dropdown's events "blur" comes once after a choice.
         chosen = [self.visit, self.task]
@@ -211,11 +213,18 @@ class Page:
         # Each choice of an example counts: Gradio would give the "last" the number of the one before.
         taking = {"trigger_mode": "multiple", **seen}
         example = self.example_gallery.select
-        return [
+        reading = [
             first_ending(runs, self.upload.upload, plain(self.receive), uploaded, received, **seen),
             first_ending(runs, self.upload.delete, plain(self.receive), uploaded, received, **LATEST, **seen),
-            first_ending(runs, example, plain(self.receive_example), self.visit, taken, **taking),
         ]
+        chosen = first_ending([*reading, *runs], example, plain(self.receive_example), self.visit, taken, **taking)
+        return [*reading, chosen]
+
+    def left(self, request: gr.Request) -> None:
+        """A closed tab's picture is kept no longer than an open one's; Gradio would keep it for an hour."""
+        holder = request.request.app.state_holder
+        if request.session_hash in holder:
+            holder[request.session_hash].STATE_TTL_WHEN_CLOSED = KEPT_SECONDS
 
     def blank(self, task: str) -> Updates:
         """The right column before anything was found, for that task."""
@@ -265,6 +274,8 @@ class Page:
 
     def turn(self, visit: Visit | None, number: int) -> Updates:
         """Another picture of the same upload, from 1; where it cannot be read, the old one stays and that is said."""
+        if visit is None and number != 1:  # a new upload sets it to 1
+            raise ImageError(GONE)
         if visit is None or visit.many is None or visit.number == number - 1:
             return gr.skip()
         visit.end()
@@ -327,13 +338,17 @@ class Page:
     ) -> Iterator[Updates]:
         """Class first, then cases, then the heatmap."""
         bundle = self.service.bundle(task)
-        shown: Updates = {self.results: gr.Row(visible=True)}
         for analysis in self.steps(visit, task, target, method, progress):
             if analysis.cases is None:
                 visit.forget()
-            shown = {**shown, **merged(panel.show(bundle, analysis, opacity) for panel in self.panels)}
+            if analysis.explanation and visit.analysis and visit.analysis.explanation:
+                # Another class or method was chosen meanwhile, and is explained already.
+                chosen = {name: getattr(visit.analysis, name) for name in ("explanation", "explained_by")}
+                analysis = replace(analysis, **chosen)
             visit.analysis = analysis
-            yield shown
+            # Only what is new: a case that was opened, or a corner that was clicked, meanwhile stays.
+            new = merged(panel.show(bundle, analysis, opacity) for panel in self.panels)
+            yield {self.results: gr.Row(visible=True), **new}
         if visit.stop.is_set():
             yield gr.skip()  # Gradio shows at the end again what came last, where Stop has said what it stopped
 

@@ -19,6 +19,7 @@ from medssl.web.uploads import is_zip, list_uploads, read_upload
 from medssl.web.work import Work
 
 ANALYSIS = "analysis"  # the name of the run that Analyze starts
+GONE = "This picture is no longer kept. Upload it again."
 
 
 @dataclass
@@ -62,7 +63,13 @@ class Visit(Work):
         if self.many is None:
             raise ImageError("This upload is a single picture.")
         picture = self.many.pictures[number]
-        return Visit(picture, self.many.group or None, task=self.task, many=self.many, number=number)
+        return Visit(picture, self.group, task=self.task, many=self.many, number=number)
+
+    def name_group(self, group: str) -> None:
+        """Of which patient or slide the upload is, whose own cases its pictures are not compared with."""
+        if self.group != (group or None):
+            self.group = group or None
+            self.opened.clear()
 
     @property
     def image(self) -> Image.Image:

@@ -26,9 +26,12 @@ def read_upload(path: str, frame: int | None = None) -> Picture:
 
 
 def is_zip(path: str) -> bool:
-    """Whether an uploaded file is a zip, by its content."""
-    with open(path, "rb") as stream:
-        return stream.read(len(ZIP_MARK)) == ZIP_MARK
+    """Whether an uploaded file is a zip, by its content. Raises ImageError where it is no longer there."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(ZIP_MARK)) == ZIP_MARK
+    except FileNotFoundError:
+        raise ImageError("The upload is no longer kept. Upload the files again.") from None
 
 
 def is_dicom_file(path: str) -> bool:

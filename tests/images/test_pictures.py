@@ -161,7 +161,7 @@ def test_equal_names_of_several_uploads_stay_apart(tmp_path):
         paths.append(tmp_path / str(number) / "x.png")
         paths[-1].write_bytes(saved(Image.new("RGB", (8, 8), (value,) * 3), "PNG"))
     found = read_images(paths)
-    assert [entry.file for entry in found.entries] == ["x.png", "x.png (2)"] and grays(found) == [10, 200]
+    assert [entry.file for entry in found.entries] == ["x.png", "x (2).png"] and grays(found) == [10, 200]
 
 
 def test_a_zip_of_300_slices_is_read_with_progress_and_one_picture_at_a_time():
@@ -263,3 +263,17 @@ def test_a_large_picture_in_a_zip_is_refused_as_a_large_upload_is(reader, tmp_pa
     with pytest.raises(ImageError, match="25 megapixels"):
         found[0]
     assert found[1].image == gradient()
+
+
+def test_what_is_no_picture_is_none_by_its_second_name(tmp_path):
+    picture = saved(Image.new("RGB", (8, 8)), "PNG")
+    paths = []
+    for name in ("one.zip", "two.zip"):
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(zipped({"img.png": picture, "LICENSE": b"free", "metadata.csv": b"file_name,label"}))
+    assert [entry.file for entry in read_images(paths).entries] == ["img.png", "img (2).png"]
+
+
+def test_a_file_that_went_away_is_said_so(tmp_path):
+    with pytest.raises(ImageError, match="no file 'gone.zip' any more"):
+        read_images([tmp_path / "gone.zip"])

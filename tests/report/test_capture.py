@@ -27,6 +27,7 @@ def test_it_holds_the_overlay_and_nobodys_name(shapes_analysis):
     one, other = read(secondary_capture(overlay)), read(secondary_capture(overlay))
     assert one.SOPClassUID == SecondaryCaptureImageStorage and "not for diagnosis" in one.SeriesDescription
     assert not [tag for tag in IDENTIFYING if one.get(tag)]
+    assert "BurnedInAnnotation" not in one  # nobody looked
     for tag in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         assert one[tag].value != other[tag].value
     np.testing.assert_array_equal(np.asarray(read_image(secondary_capture(overlay))), np.asarray(overlay))

@@ -2,14 +2,17 @@
 
 import csv
 import shutil
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 
 from medssl.backbones.backbone import Backbone
 from medssl.backbones.embedder import Embedder
 from medssl.data.load import load_data
-from medssl.errors import DataError
+from medssl.errors import DataError, ImageError
+from medssl.web.annotate import AnnotatePage
 from medssl.web.annotator import Annotator
 
 BOXES = ("box_left", "box_top", "box_right", "box_bottom")
@@ -91,3 +94,36 @@ def test_a_folder_with_nothing_left_is_refused(lesion_data, tiny_backbone, tmp_p
         writer.writerows(rows)
     with pytest.raises(DataError, match="annotated already"):
         Annotator(tmp_path / "d", embedder)
+
+
+def test_a_click_counts_for_the_picture_that_was_seen(annotator):
+    own, _ = annotator
+    with gr.Blocks():
+        page = AnnotatePage(own)
+    first = own.shown
+    corner, other = (SimpleNamespace(index=place) for place in ([5, 5], [40, 40]))
+    page.go_on()  # of another tab
+    answer = page.click(first, corner)
+    assert answer[page.seen] == own.shown != first and "nothing was saved" in answer[page.said]
+    assert "nothing was saved" in page.no_lesion(first)[page.said]
+    assert not own.file.boxes and own.corner is None
+    page.click(own.shown, corner)
+    page.click(own.shown, other)
+    assert list(own.file.boxes) == [own.shown]
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over_and_said(annotator, monkeypatch):
+    own, _ = annotator
+    with gr.Blocks():
+        page = AnnotatePage(own)
+    broken, whole = own.queue[1], own.read
+
+    def read(name):
+        if name == broken:
+            raise ImageError("Damaged.")
+        return whole(name)
+
+    monkeypatch.setattr(own, "read", read)
+    answer = page.go_on()
+    assert answer[page.seen] == own.shown != broken and f"{broken} cannot be read" in answer[page.said]
+    assert broken not in own.file.boxes

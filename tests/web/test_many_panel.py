@@ -296,3 +296,11 @@ def test_another_task_empties_the_table_and_a_new_upload_hides_it(page, files, s
     assert shown[page.all.table] == "" and shown[page.all.box].visible and shown[page.choice.slider].visible
     *_, shown = page.receive(visit, [str(shapes_image)])
     assert not shown[page.all.box].visible
+
+
+def test_the_named_patients_cases_are_left_out_from_the_moment_it_is_named(page, files):
+    visit, _ = received(page, *files)
+    page.all.named(visit, " dots-0 ")
+    assert visit.group == "dots-0" and page.turn(visit, 3)[page.visit].group == "dots-0"
+    page.all.named(visit, "")
+    assert visit.group is None and page.turn(visit, 3)[page.visit].group is None

@@ -13,13 +13,15 @@ from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from medssl.bundle.cases import split_cases
 from medssl.data.tasks import NOT_FOR_DIAGNOSIS
 from medssl.errors import ImageError
 from medssl.explain import EXPLAINERS
 from medssl.images import Picture
 from medssl.web import render
-from medssl.web.page import Page, build_app, launch_options
+from medssl.web.page import KEPT_SECONDS, Page, build_app, launch_options
 from medssl.web.panels.heatmap import PREDICTED
+from medssl.web.pictures import make_examples
 from medssl.web.service import Service
 from medssl.web.session import Visit
 from tests import warm
@@ -121,9 +123,14 @@ def page(tiny_bundles):
 def test_the_page_streams_class_then_cases_then_heatmap(page, shapes_image, shapes_analysis):
     visit = list(page.receive(None, [str(shapes_image)]))[-1][page.visit]
     shown = [dict(step) for step in page.run(visit, "shapes", PREDICTED, 0.5, "vit_cx", quiet)]
-    assert [bool(step.get(page.which.gallery)) for step in shown] == [False, True, True]
-    assert [step[page.where.overlay] is not None for step in shown] == [False, False, True]
-    assert [step[page.tabs] != gr.skip() for step in shown] == [True, False, False]  # a tab opened since then stays
+    assert [bool(step.get(page.which.gallery)) for step in shown] == [False, True, False]
+    assert [step.get(page.where.overlay) is not None for step in shown] == [False, False, True]
+    assert [step.get(page.tabs, gr.skip()) != gr.skip() for step in shown] == [
+        True,
+        False,
+        False,
+    ]  # opened tabs stay
+    assert page.which.case not in shown[2]  # nor is a case closed that was opened meanwhile
     assert f'id="predicted-class">{shapes_analysis.prediction.label}' in shown[0][page.what.verdict]
     first, full = (np.asarray(Image.open(page.reblend(visit, opacity)[page.where.overlay])) for opacity in (0.0, 1.0))
     np.testing.assert_array_equal(first, np.asarray(visit.image))
@@ -302,3 +309,53 @@ def test_nothing_is_painted_where_no_explainer_beats_random_maps(page, tiny_bund
     assert "by ViT-CX" in page.which.compare(visit, "shapes", "", 0.5, "auto", quiet)[page.which.why]
     back = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "auto", quiet)
     assert back[page.where.overlay] is None and "No heatmap is shown" in back[page.where.note]
+
+
+def test_a_class_chosen_while_the_first_is_explained_is_the_one_that_stays(page, tiny_bundles, shapes_image):
+    visit = Visit(Picture(Image.open(shapes_image).convert("RGB")))
+    steps = page.run(visit, "shapes", "", 0.5, "vit_cx", quiet)
+    next(steps), next(steps)
+    other = next(label for label in tiny_bundles["shapes"].labels if label != visit.analysis.prediction.label)
+    page.where.explain_again(visit, "shapes", other, 0.5, "vit_cx", quiet)
+    assert visit.analysis.cases and visit.analysis.explanation.target == other
+    list(steps)
+    assert visit.analysis.explanation.target == other and visit.analysis.cases
+
+
+def test_what_is_no_longer_kept_is_said(page):
+    for ask in (
+        lambda: page.which.choose(None, SimpleNamespace(index=0)),
+        lambda: page.turn(None, 3),
+        lambda: list(page.receive(None, ["/nowhere/x.png"])),
+    ):
+        with pytest.raises(ImageError, match="no longer kept. Upload"):
+            ask()
+    assert page.turn(None, 1) == gr.skip()
+
+
+def test_clear_and_a_new_choice_end_what_still_reads(tiny_bundles):
+    demo = build_app(tiny_bundles)
+    named = {number: function.name for number, function in demo.fns.items()}
+    ended = {}
+    for function in demo.fns.values():
+        for _, event in function.targets:
+            ended.setdefault(event, set()).update(named[number] for number in function.cancels)
+    assert {"turn", "receive", "receive_example", "search_clicked", "run"} <= ended["clear"]
+    assert {"turn", "search_lesion", "run"} <= ended["upload"] and {"turn", "receive"} <= ended["select"]
+
+
+def test_a_bundle_without_pictures_has_no_example(tiny_bundles, tmp_path):
+    bundle = tiny_bundles["shapes"]
+    bare = SimpleNamespace(cases=split_cases(bundle.cases, images=False)["test"], labels=bundle.labels)
+    assert [made["task"] for made in make_examples({"bare": bare, "shapes": bundle}, tmp_path)] == ["shapes"]
+
+
+def test_a_closed_tabs_picture_is_kept_no_longer_than_an_open_ones(page):
+    sessions = {
+        "mine": SimpleNamespace(STATE_TTL_WHEN_CLOSED=3600),
+        "other": SimpleNamespace(STATE_TTL_WHEN_CLOSED=3600),
+    }
+    app = SimpleNamespace(state_holder=sessions)
+    page.left(SimpleNamespace(session_hash="mine", request=SimpleNamespace(app=app)))
+    page.left(SimpleNamespace(session_hash="unknown", request=SimpleNamespace(app=app)))
+    assert [session.STATE_TTL_WHEN_CLOSED for session in sessions.values()] == [KEPT_SECONDS, 3600]

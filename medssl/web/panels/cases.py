@@ -6,6 +6,7 @@ import gradio as gr
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
+from medssl.errors import ImageError
 from medssl.explain import EXPLAINERS, ViTCX
 from medssl.explain.choice import AUTO
 from medssl.library.library import Case
@@ -13,7 +14,7 @@ from medssl.report.pictures import blend
 from medssl.web import render
 from medssl.web.panels.panel import LATEST, QUICK, SLOW, Panel, Updates, Wiring, plain
 from medssl.web.served_files import served_png
-from medssl.web.session import Visit
+from medssl.web.session import GONE, Visit
 from medssl.web.wanted import Stopped
 
 LIKENESS = "likeness"  # the run's name
@@ -69,8 +70,8 @@ class CasesPanel(Panel):
         """The cases, which come second."""
         if analysis.cases is None:
             return self.blank(bundle)
-        if analysis.explanation is not None:
-            return {}
+        if analysis.explanation is not None or analysis.lesion_map is not None:
+            return {}  # the steps after it: a case may have been opened
         shown = [(served_png(self.gallery, case.image), render.case_caption(case)) for case in pictured(analysis)]
         return {self.gallery: shown, self.case: render.small(CHOOSE)}
 
@@ -105,7 +106,9 @@ class CasesPanel(Panel):
 
     def choose(self, visit: Visit | None, event: gr.SelectData) -> Updates:
         """All facts of the chosen case, which the visit remembers; the likeness of the one before goes."""
-        shown = pictured(visit and visit.analysis)
+        if visit is None:
+            raise ImageError(GONE)
+        shown = pictured(visit.analysis)
         if event.index >= len(shown):
             return {self.case: "", **self.no_likeness()}
         visit.chosen, visit.likeness = event.index, None

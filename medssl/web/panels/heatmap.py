@@ -162,7 +162,7 @@ class HeatmapPanel(Panel):
             return gr.skip()
         bundle = self.service.bundle(task)
         choice = bundle.explainer_choice
-        found = replace(visit.analysis, explanation=None, explained_by=choice.line(method), verification=None)
+        explained = {"explanation": None, "explained_by": choice.line(method), "verification": None}
         if choice.resolve(method) is not None:
             try:
                 with visit.run(HEATMAP, progress) as tell, self.service.turn(slow=True):
@@ -171,8 +171,9 @@ class HeatmapPanel(Panel):
                     explanation = opened.explanation(target or None, method, tell)
             except Stopped:
                 return gr.skip()
-            found = replace(found, explanation=explanation, seconds=dict(opened.seconds))
-        visit.analysis = found
+            explained |= {"explanation": explanation, "seconds": dict(opened.seconds)}
+        # What the analysis found while this waited its turn is kept.
+        visit.analysis = found = replace(visit.analysis, **explained)
         return {**self.no_heatmap(), **self.show(bundle, found, opacity)}
 
     def check(

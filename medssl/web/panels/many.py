@@ -101,7 +101,9 @@ class ManyPanel(Panel):
         return runs
 
     def named(self, visit: Visit | None, group: str) -> Updates:
-        """What the button for one answer says, as all pictures of a named group get one."""
+        """What the button for one answer says, as all pictures of a named group get one; the visit takes the name."""
+        if visit and visit.many:
+            visit.name_group(group.strip())
         return {self.together: gr.Button(many_html.together(visit.many, group))} if visit and visit.many else {}
 
     def open(self, visit: Visit | None, event: gr.EventData) -> int:
@@ -121,6 +123,7 @@ class ManyPanel(Panel):
     ) -> Iterator[Updates]:
         """The table of all pictures, as it grows."""
         many, bundle = self.several(visit), self.service.bundle(task)
+        visit.name_group(group.strip())
         rows = many.begin(task, group.strip())
         try:
             with many.run(TABLE, progress) as tell:
@@ -139,6 +142,7 @@ class ManyPanel(Panel):
     ) -> Iterator[Updates]:
         """The table of all pictures, as it grows, and one answer for all, or for each series."""
         many, bundle = self.several(visit), self.service.bundle(task)
+        visit.name_group(group.strip())
         rows = many.begin(task, group.strip())
         try:
             with many.run(TOGETHER, progress) as tell:

@@ -6,12 +6,13 @@ import gradio as gr
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
+from medssl.errors import ImageError
 from medssl.library.regions import Box
 from medssl.report.lesions import canvas_of, draw_box, draw_cross, outlined
 from medssl.web import render
 from medssl.web.panels.panel import QUICK, SLOW, Panel, Updates, Wiring, plain
 from medssl.web.served_files import served_png
-from medssl.web.session import Visit
+from medssl.web.session import GONE, Visit
 
 REGIONS_SHOWN = 6
 FIRST = "Click on one corner of the region, then on the opposite one."
@@ -90,20 +91,22 @@ class RegionsPanel(Panel):
         marked = [self.picture, self.note]
         clicks = self.picture.select(plain(self.click), wiring.visit, marked, trigger_mode="multiple", **QUICK)
         searching = {"show_progress_on": self.gallery, **SLOW}
-        clicks.success(
+        searched = clicks.success(
             plain(self.search_clicked),
             [wiring.visit, wiring.task],
             self.found,
             trigger_mode="multiple",
             **searching,
         )
-        self.by_lesion.click(plain(self.search_lesion), [wiring.visit, wiring.task], self.found, **searching)
-        return []
+        by_lesion = self.by_lesion.click(
+            plain(self.search_lesion), [wiring.visit, wiring.task], self.found, **searching
+        )
+        return [searched, by_lesion]
 
     def click(self, visit: Visit | None, event: gr.SelectData) -> Updates:
         """The first click marks a corner, the second makes the box."""
         if visit is None:
-            return gr.skip()
+            raise ImageError(GONE)
         canvas = canvas_of(visit.image)
         place = tuple(min(1.0, max(0.0, at / side)) for at, side in zip(event.index, canvas.size, strict=True))
         if visit.corner is None:
@@ -126,7 +129,7 @@ class RegionsPanel(Panel):
     def search_lesion(self, visit: Visit | None, task: str) -> Updates:
         """The cases for the region in which the localizer sees a lesion."""
         if visit is None:
-            return gr.skip()
+            raise ImageError(GONE)
         visit.corner = None
         with self.service.turn(slow=True):
             box = visit.analyzer(task, self.service.bundle(task)).lesion_map().box
