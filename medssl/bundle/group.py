@@ -13,6 +13,7 @@ from datasets import Dataset
 from medssl.bundle.analyzer import Answering
 from medssl.bundle.group_rule import Grouped, GroupRule, group_similarity
 from medssl.bundle.many import PictureRow, Tally
+from medssl.data.groups import group_key
 from medssl.errors import BundleError
 from medssl.heads.head import Head, Prediction
 from medssl.images.pictures import PictureEntry
@@ -223,7 +224,9 @@ def similar_groups(group_id: str, embeddings: np.ndarray, cases: Dataset, rule: 
     own, pure = stored.labels(labels)
     asked = Grouped.of(["group"] * len(embeddings))
     scores = group_similarity(embeddings, asked, embedding_matrix(cases), stored, rule.similarity)[0]
-    order = [at for at in np.argsort(-scores, kind="stable") if stored.names[at] != group_id][:SHOWN_GROUPS]
+    order = [at for at in np.argsort(-scores, kind="stable") if group_key(stored.names[at]) != group_key(group_id)][
+        :SHOWN_GROUPS
+    ]
     sizes = np.bincount(stored.member)
     title = cases.features["label"].names
     return tuple(

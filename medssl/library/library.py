@@ -21,6 +21,7 @@ from datasets import Image as ImageFeature
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from medssl.data.groups import group_key
 from medssl.errors import ImageError, LibraryError
 from medssl.images.read import read_image
 from medssl.library.memory_store import MEMORY
@@ -215,7 +216,7 @@ class CaseLibrary:
         # float32 finds the candidates, which are then scored as `search` scores them.
         similarity = queries.astype(np.float32) @ self._units.T
         if exclude_group is not None:
-            similarity[:, self._rows_of_group.get(exclude_group, [])] = -np.inf
+            similarity[:, self._rows_of(exclude_group)] = -np.inf
         for row, case_id in enumerate(exclude_ids):
             similarity[row, self._rows_of_id.get(case_id, [])] = -np.inf
         return [self._best(scores, query, wanted) for scores, query in zip(similarity, queries, strict=True)]
@@ -311,10 +312,19 @@ class CaseLibrary:
 
     def _exclusion(self, group: str | None, case_id: str | None) -> Exclusion:
         """The cases of a group and of an id, by their rows and by the group's number."""
-        of_group = self._rows_of_group.get(group, []) if group is not None else []
+        of_group = self._rows_of(group) if group is not None else []
         of_id = self._rows_of_id.get(case_id, []) if case_id is not None else []
         number = self._group_numbers[of_group[0]] if of_group else None
         return Exclusion(frozenset(of_group) | frozenset(of_id), number, tuple(of_id))
+
+    def _rows_of(self, group: str) -> list[int]:
+        """The rows of a group's cases, also where its id is spelled otherwise (see `group_key`)."""
+        return self._rows_of_group.get(group) or self._rows_of_group.get(self._spelled.get(group_key(group), ""), [])
+
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        """How the cases write each group's id."""
+        return {group_key(group): group for group in self._rows_of_group}
 
     def _checked(self, embedding: ArrayLike) -> np.ndarray:
         """The embedding at length one in the library's space, float64 `[D]`."""

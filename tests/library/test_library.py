@@ -283,3 +283,18 @@ def test_many_cases_are_kept_in_the_cache_unless_a_place_is_named(tmp_path, monk
         with CaseLibrary(make_dataset(vectors[:count], groups[:count]), location) as library:
             assert len(library.search(vectors[0], 100)) == count
         assert (tmp_path / "cache" / "libraries").is_dir() == folder
+
+
+def test_a_group_is_left_out_however_its_id_is_spelled():
+    vectors, _ = random_cases(20)
+    library = CaseLibrary(make_dataset(vectors, groups=["P01"] * 10 + ["7"] * 10))
+    for group, spelled in (("P01", " p01 "), ("7", "7.0")):
+        expected = [case.id for case in library.search(vectors[0], 20, exclude_group=group)]
+        assert len(expected) == 10
+        assert [case.id for case in library.search(vectors[0], 20, exclude_group=spelled)] == expected
+        (batch,) = library.search_batch(vectors[:1], 20, [""], spelled)
+        assert [case.id for case in batch] == expected
+        assert library.familiarity(vectors[0], exclude_group=spelled) == library.familiarity(
+            vectors[0], exclude_group=group
+        )
+    assert len(library.search(vectors[0], 20, exclude_group="p1")) == 20
