@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import numpy as np
 from datasets import Dataset
@@ -224,9 +225,8 @@ def similar_groups(group_id: str, embeddings: np.ndarray, cases: Dataset, rule: 
     own, pure = stored.labels(labels)
     asked = Grouped.of(["group"] * len(embeddings))
     scores = group_similarity(embeddings, asked, embedding_matrix(cases), stored, rule.similarity)[0]
-    order = [at for at in np.argsort(-scores, kind="stable") if group_key(stored.names[at]) != group_key(group_id)][
-        :SHOWN_GROUPS
-    ]
+    key, order = group_key(group_id), np.argsort(-scores, kind="stable")
+    order = list(islice((at for at in order if group_key(stored.names[at]) != key), SHOWN_GROUPS))
     sizes = np.bincount(stored.member)
     title = cases.features["label"].names
     return tuple(
