@@ -110,6 +110,8 @@ def finetune(
     Raises DataError, BackboneError, PretrainError.
     """
     recipe, options = recipe or FineTuneRecipe(), replace(options or FineTuneOptions(), **settings)
+    for place in options.others.values():
+        load_data(place)  # what cannot be read is said now, not after the training
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), options.revision)
     dataset, found_task = open_data(data, task, options.labels, options.data_revision)

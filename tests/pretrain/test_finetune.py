@@ -436,3 +436,9 @@ def test_files_that_can_be_read_later_take_part_then(data, tmp_path, monkeypatch
     then = open_images(dataset, preprocess, tmp_path, False)
     assert first.skipped == again.skipped == [dataset[0]["file_name"]] and not then.skipped
     assert first.fingerprint == again.fingerprint != then.fingerprint
+
+
+def test_other_tasks_that_cannot_be_read_are_said_before_the_training(data, encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.pretrain.finetune.finetune_split", lambda *_: pytest.fail("the training began"))
+    with pytest.raises(DataError, match="does not exist"):
+        finetune(data, "shapes", encoders["vit"], tmp_path / "mine", others={"x": tmp_path / "nowhere"})
