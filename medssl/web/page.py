@@ -338,6 +338,7 @@ class Page:
     ) -> Iterator[Updates]:
         """Class first, then cases, then the heatmap."""
         bundle = self.service.bundle(task)
+        shown: Updates = {self.results: gr.Row(visible=True)}
         for analysis in self.steps(visit, task, target, method, progress):
             if analysis.cases is None:
                 visit.forget()
@@ -346,9 +347,12 @@ class Page:
                 chosen = {name: getattr(visit.analysis, name) for name in ("explanation", "explained_by")}
                 analysis = replace(analysis, **chosen)
             visit.analysis = analysis
-            # Only what is new: a case that was opened, or a corner that was clicked, meanwhile stays.
+            # All again, as a late answer to what was pressed before may have emptied a part; but what the visitor
+            # changed meanwhile, a case that was opened or a corner that was clicked, stays.
             new = merged(panel.show(bundle, analysis, opacity) for panel in self.panels)
-            yield {self.results: gr.Row(visible=True), **new}
+            shown = {**shown, **new}
+            changed = {output for panel in self.panels for output in panel.changed_by(visit)} - set(new)
+            yield {output: value for output, value in shown.items() if output not in changed}
         if visit.stop.is_set():
             yield gr.skip()  # Gradio shows at the end again what came last, where Stop has said what it stopped
 

@@ -39,7 +39,7 @@ def test_many_gives_the_rows_of_python_and_says_what_cannot_be_read(client, pict
         assert row["label"] == analysis.prediction.label and row["prediction_set"] == analysis.prediction.prediction_set
         assert row["probability"] == pytest.approx(analysis.prediction.probability, abs=0.02)
         assert row["case_id"] == analysis.cases[0].id
-    assert rows[3]["file"] == f"{pictures[0].name} (2)"
+    assert rows[3]["file"] == f"{pictures[0].stem} (2){pictures[0].suffix}"
 
 
 def test_a_group_gets_one_answer(client, pictures, tiny_bundles):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gradio as gr
+from gradio.blocks import Block
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
@@ -74,6 +75,10 @@ class CasesPanel(Panel):
             return {}  # the steps after it: a case may have been opened
         shown = [(served_png(self.gallery, case.image), render.case_caption(case)) for case in pictured(analysis)]
         return {self.gallery: shown, self.case: render.small(CHOOSE)}
+
+    def changed_by(self, visit: Visit) -> list[Block]:
+        """The facts of an opened case, and why it is similar."""
+        return [] if visit.chosen is None else [self.case, *self.likeness]
 
     def stopped(self, run: str, visit: Visit) -> Updates:
         """What stands where the likeness would have appeared."""

@@ -79,6 +79,10 @@ class Panel(ABC):
         """What is new in a growing analysis: class, then cases, then explanation. Nothing by default."""
         return {}
 
+    def changed_by(self, visit: Visit) -> list[Block]:  # noqa: ARG002
+        """What the visitor changed of what an analysis has shown, and its next step leaves alone. Nothing by default."""
+        return []
+
     def stopped(self, run: str, visit: Visit) -> Updates:  # noqa: ARG002
         """What stands where the result of that run would have appeared. Nothing where it is another panel's run."""
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gradio as gr
+from gradio.blocks import Block
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
@@ -83,6 +84,10 @@ class RegionsPanel(Panel):
             return {}
         picture = served_png(self.picture, canvas_of(analysis.image))
         return {self.picture: picture, self.note: render.note(FIRST), self.gallery: None}
+
+    def changed_by(self, visit: Visit) -> list[Block]:
+        """The picture with a corner or a box on it, and what was found for it."""
+        return self.found if visit.corner or visit.region else []
 
     def connect(self, wiring: Wiring) -> list:
         """Two clicks, or the button."""
