@@ -80,7 +80,7 @@ class Panel(ABC):
         return {}
 
     def changed_by(self, visit: Visit) -> list[Block]:  # noqa: ARG002
-        """What the visitor changed of what an analysis has shown, and its next step leaves alone. Nothing by default."""
+        """What the visitor changed of what an analysis showed, and its next step leaves alone. Nothing by default."""
         return []
 
     def stopped(self, run: str, visit: Visit) -> Updates:  # noqa: ARG002
