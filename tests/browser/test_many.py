@@ -102,6 +102,7 @@ def test_a_folder_becomes_a_table_whose_rows_open(page, tiny_bundles, tiny_data,
     upload_many(page, *paths, broken_file)
     page.click("#task input")
     page.get_by_role("option", name=tiny_bundles["shapes"].task.title).click()
+    page.wait_for_timeout(1000)  # a person does not press a button in the same instant
     page.click("#all-each")
     page.wait_for_selector("#all-table tbody tr")
     expected = by_need(tiny_bundles["shapes"].analyze_many([*paths, broken_file]))

@@ -49,6 +49,7 @@ def test_an_image_gets_class_cases_and_heatmap(page, tiny_bundles, tiny_data):
     title = tiny_bundles["tints"].task.title
     page.click("#task input")
     page.get_by_role("option", name=title).click()
+    page.wait_for_timeout(1000)  # a person does not press a button in the same instant
     page.click("#analyze")
     wait_for_result(page)
     expected = tiny_bundles["tints"].analyze(image)
