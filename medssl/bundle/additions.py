@@ -167,7 +167,7 @@ def add_new(
             with_cases(contents, cases, taken),
             [*(contents.metrics.get("additions") or []), addition],
         )
-        result.append(Added(addition["id"], ids, every, as_bundle(changed, bundle)))
+        result.append(Added(addition["id"], ids, every, Bundle.of(changed, bundle.backbone)))
         return changed
 
     change_contents(path, change)
@@ -240,7 +240,7 @@ def undo_addition(path: str | Path, identity: str, bundle: Bundle | None = None)
         rows = [row for row, case in enumerate(contents.cases["id"][:]) if case not in gone]
         fewer = with_cases(contents, contents.cases.select(rows))
         changed = marked(fewer, [one for one in left if one["cases"]])
-        result.append(as_bundle(changed, bundle))
+        result.append(Bundle.of(changed, bundle.backbone))
         return changed
 
     change_contents(path, change)
@@ -268,18 +268,3 @@ def marked(contents: Contents, additions: list[dict]) -> Contents:
     metrics = {name: value for name, value in contents.metrics.items() if name != "additions"}
     metrics |= {"additions": additions} if additions else {}
     return replace(contents, metrics=metrics, card=with_additions(contents.card, metrics))
-
-
-def as_bundle(contents: Contents, bundle: Bundle) -> Bundle:
-    """Changed contents as a bundle over the backbone of the old one."""
-    return Bundle(
-        contents.head,
-        contents.cases,
-        bundle.backbone,
-        contents.metrics,
-        contents.card,
-        contents.name,
-        contents.localizer,
-        contents.regions,
-        contents.space,
-    )

@@ -229,8 +229,7 @@ def build_bundle(
     options = replace(options or BuildOptions(), **settings)
     if out is not None:
         check_place(Path(out))  # now, not after the work
-    for other in options.others.values():
-        load_data(other)
+    others = {other: load_data(place) for other, place in options.others.items()}
     if not isinstance(backbone, Backbone):
         backbone = shared_backbone(str(backbone), options.revision)
     dataset, found_task = open_data(data, task, options.labels, options.data_revision)
@@ -238,7 +237,7 @@ def build_bundle(
     workplace.mkdir(parents=True, exist_ok=True)
     # The pictures of the cases stay mapped after their file is gone, until the bundle is.
     with tempfile.TemporaryDirectory(prefix="build-", dir=workplace, ignore_cleanup_errors=True) as folder:
-        bundle = build_in(Path(folder), data, dataset, found_task, backbone, options)
+        bundle = build_in(Path(folder), data, dataset, found_task, backbone, others, options)
         bundle.name = Path(out).name if out else found_task.name
     if out is not None:
         bundle.save(out)
@@ -267,7 +266,13 @@ def calibrate_groups(bundle: Bundle, dataset: Dataset, frames: Frames, options: 
 
 
 def build_in(
-    folder: Path, source: str | Path, dataset: Dataset, task: Task, backbone: Backbone, options: BuildOptions
+    folder: Path,
+    source: str | Path,
+    dataset: Dataset,
+    task: Task,
+    backbone: Backbone,
+    others: Mapping[str, Dataset],
+    options: BuildOptions,
 ) -> Bundle:
     """The measured bundle of a loaded data set, with `folder` for what lies on disk meanwhile."""
     preprocess = options.preprocess or backbone.preprocess
@@ -302,15 +307,14 @@ def build_in(
     rows = rows_of(dataset, "test")
     test = dataset.select(rows)
     frames = SelectedFrames(scan.frames, rows)
-    others = {
-        other: part_of(embedder.embed(load_data(place), options.cache_dir, options.progress))
-        for other, place in options.others.items()
+    parts = {
+        other: part_of(embedder.embed(data, options.cache_dir, options.progress)) for other, data in others.items()
     }
     probabilities = image_probabilities(test, head, backbone, options.progress, frames)
     bundle.metrics |= {
         "data": name,
         "split": "test",
-        **measure(bundle, part_of(test), others, seed=options.seed, probabilities=probabilities),
+        **measure(bundle, part_of(test), parts, seed=options.seed, probabilities=probabilities),
         "audit": audit.to_dict(),
         "reading_choice": reading_choice,
         "head_choice": head_choice,

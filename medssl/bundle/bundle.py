@@ -158,8 +158,13 @@ class Bundle:
                     "Put it back, or hand it in: Bundle.load(path, backbone=Backbone.from_pretrained(folder))."
                 )
             backbone = shared_backbone(head.backbone["id"], None if local else revision)
+        return cls.of(contents, backbone)
+
+    @classmethod
+    def of(cls, contents: Contents, backbone: Backbone) -> Bundle:
+        """What a bundle's folder holds, over a backbone."""
         return cls(
-            head,
+            contents.head,
             contents.cases,
             backbone,
             contents.metrics,

@@ -307,8 +307,8 @@ def all_at_once(client: Any, files: Sequence[Path], options: argparse.Namespace,
         raise CannotRunError(busy(options.wait) if isinstance(error, QueueError) else str(error)) from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line. Returns 0, 1 when some images failed, 2 when nothing could be asked."""
+def query_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(
         prog="medssl query", description="Send images to a running medssl app and print its answers."
     )
@@ -361,6 +361,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--wait", type=float, default=300, metavar="SECONDS", help="patience with a full queue (default %(default)s)"
     )
     parser.add_argument("--out", metavar="FILE", help="write here instead of to standard output")
+    return parser
+
+
+def check_one_call(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a sentence where one call for all files is asked for together with what it does not give."""
+    if not in_one_call(options):
+        return
+    if options.explain or options.lesion_map or options.box:
+        parser.error("--together, --series and --group give rows and a report; ask for maps and regions without them.")
+    unused = [name for name in ("target", "top_k", "method") if getattr(options, name) != parser.get_default(name)]
+    if unused:
+        said = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        parser.error(f"--together, --series and --group do not use {said}; leave it out, or ask without them.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line. Returns 0, 1 when some images failed, 2 when nothing could be asked."""
+    parser = query_parser()
     options = parser.parse_args(arguments)
     if not 1 <= options.top_k <= 50:
         parser.error(f"--top-k is {options.top_k}; allowed are 1 to 50.")
@@ -370,13 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--verify needs --explain DIR.")
     if options.series and options.group:
         parser.error("--group ID gives one answer for all, --series one for each series; give one of them.")
-    if in_one_call(options) and (options.explain or options.lesion_map or options.box):
-        parser.error("--together, --series and --group give rows and a report; ask for maps and regions without them.")
-    if in_one_call(options):
-        unused = [name for name in ("target", "top_k", "method") if getattr(options, name) != parser.get_default(name)]
-        if unused:
-            said = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-            parser.error(f"--together, --series and --group do not use {said}; leave it out, or ask without them.")
+    check_one_call(parser, options)
     try:
         failed = run(options)
     except CannotRunError as error:

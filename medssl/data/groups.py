@@ -49,7 +49,7 @@ def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place:
         notes.append(f"{place}: {name!r} is taken as the group; {others} only tell apart what lies inside it.")
     without = [row for row, key in enumerate(keys[name]) if not key]
     finer = {other: [columns[other][row] for row in without] for other in columns if other != name}
-    alone = own_or_finer(finer, [own[row] for row in without], place, name)
+    alone, about_finer = own_or_finer(finer, [own[row] for row in without], place, name)
     if 0 < len(without) < len(own):
         tied = f"they are grouped by {', '.join(map(repr, finer))}, else " if finer else ""
         notes.append(f"{place}: {len(without)} of {len(own)} rows have no {name!r}; {tied}each is a group of its own.")
@@ -62,15 +62,20 @@ def read_groups(columns: Mapping[str, Sequence[str]], own: Sequence[str], place:
     found = [first.get(key, "") for key in keys[name]]
     for row, group in zip(without, alone, strict=True):
         found[row] = group
-    return found, notes
+    return found, [*notes, *about_finer]
 
 
-def own_or_finer(columns: Mapping[str, Sequence[str]], own: Sequence[str], place: str, without: str) -> list[str]:
-    """The groups of rows that lack the column `without`, by the other columns, under names that none of its own has."""
+def own_or_finer(
+    columns: Mapping[str, Sequence[str]], own: Sequence[str], place: str, without: str
+) -> tuple[list[str], list[str]]:
+    """The groups of rows that lack the column `without`, by the other columns, and what is to be said of these.
+
+    They are named so that no group of that column is called alike.
+    """
     if not columns or not own:
-        return list(own)
-    groups, _ = read_groups(columns, own, place)
-    return [group if group == row else f"{group} (no {without})" for group, row in zip(groups, own, strict=True)]
+        return list(own), []
+    groups, notes = read_groups(columns, own, place)
+    return [group if group == row else f"{group} (no {without})" for group, row in zip(groups, own, strict=True)], notes
 
 
 def coarsest(keys: Mapping[str, Sequence[str]], place: str) -> str:

@@ -319,7 +319,8 @@ class CaseLibrary:
 
     def _rows_of(self, group: str) -> list[int]:
         """The rows of a group's cases, also where its id is spelled otherwise (see `group_key`)."""
-        return self._rows_of_group.get(group) or self._rows_of_group.get(self._spelled.get(group_key(group), ""), [])
+        known = group if group in self._rows_of_group else self._spelled.get(group_key(group))
+        return self._rows_of_group[known] if known is not None else []
 
     @cached_property
     def _spelled(self) -> dict[str, str]:

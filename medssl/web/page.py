@@ -92,7 +92,7 @@ def build_app(bundles: Mapping[str, Bundle], folders: Mapping[str, Path] | None 
         if bundles:
             gr.HTML(render.tour(), js_on_load=PAGE_SCRIPT, elem_id="tour")
             page = Page(service)
-            demo.unload(page.left)
+            demo.unload(page.tab_closed)
         else:
             gr.HTML(render.no_bundle(), elem_id="no-bundle-box")
         Api(service)
@@ -220,7 +220,7 @@ class Page:
         chosen = first_ending([*reading, *runs], example, plain(self.receive_example), self.visit, taken, **taking)
         return [*reading, chosen]
 
-    def left(self, request: gr.Request) -> None:
+    def tab_closed(self, request: gr.Request) -> None:
         """A closed tab's picture is kept no longer than an open one's; Gradio would keep it for an hour."""
         holder = request.request.app.state_holder
         if request.session_hash in holder:

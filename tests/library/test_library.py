@@ -298,3 +298,5 @@ def test_a_group_is_left_out_however_its_id_is_spelled():
             vectors[0], exclude_group=group
         )
     assert len(library.search(vectors[0], 20, exclude_group="p1")) == 20
+    ungrouped = CaseLibrary(make_dataset(vectors, groups=[""] * 10 + ["7"] * 10))
+    assert len(ungrouped.search(vectors[0], 20, exclude_group="unknown")) == 20

@@ -355,8 +355,8 @@ def test_a_closed_tabs_picture_is_kept_no_longer_than_an_open_ones(page):
         "other": SimpleNamespace(STATE_TTL_WHEN_CLOSED=3600),
     }
     app = SimpleNamespace(state_holder=sessions)
-    page.left(SimpleNamespace(session_hash="mine", request=SimpleNamespace(app=app)))
-    page.left(SimpleNamespace(session_hash="unknown", request=SimpleNamespace(app=app)))
+    page.tab_closed(SimpleNamespace(session_hash="mine", request=SimpleNamespace(app=app)))
+    page.tab_closed(SimpleNamespace(session_hash="unknown", request=SimpleNamespace(app=app)))
     assert [session.STATE_TTL_WHEN_CLOSED for session in sessions.values()] == [KEPT_SECONDS, 3600]
 
 

@@ -102,9 +102,10 @@ class ManyPanel(Panel):
 
     def named(self, visit: Visit | None, group: str) -> Updates:
         """What the button for one answer says, as all pictures of a named group get one; the visit takes the name."""
-        if visit and visit.many:
-            visit.name_group(group.strip())
-        return {self.together: gr.Button(many_html.together(visit.many, group))} if visit and visit.many else {}
+        if visit is None or visit.many is None:
+            return {}
+        visit.name_group(group.strip())
+        return {self.together: gr.Button(many_html.together(visit.many, group))}
 
     def open(self, visit: Visit | None, event: gr.EventData) -> int:
         """The slider at the chosen picture, which opens it."""
@@ -122,16 +123,7 @@ class ManyPanel(Panel):
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[Updates]:
         """The table of all pictures, as it grows."""
-        many, bundle = self.several(visit), self.service.bundle(task)
-        visit.name_group(group.strip())
-        rows = many.begin(task, group.strip())
-        try:
-            with many.run(TABLE, progress) as tell:
-                yield from self.growing(many, bundle, rows, tell)
-        except Stopped:
-            yield self.ended(visit, rows)
-            return
-        yield self.rows(many)
+        yield from self.through(TABLE, visit, task, group, progress)
 
     def answer_of(
         self,
@@ -141,18 +133,24 @@ class ManyPanel(Panel):
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Iterator[Updates]:
         """The table of all pictures, as it grows, and one answer for all, or for each series."""
+        yield from self.through(TOGETHER, visit, task, group, progress)
+
+    def through(self, run: str, visit: Visit | None, task: str, group: str, progress: gr.Progress) -> Iterator[Updates]:
+        """The table of all pictures, as it grows, and at the end of the run TOGETHER what is answered for them."""
         many, bundle = self.several(visit), self.service.bundle(task)
         visit.name_group(group.strip())
-        rows = many.begin(task, group.strip())
+        rows, answer = many.begin(task, group.strip()), {}
         try:
-            with many.run(TOGETHER, progress) as tell:
+            with many.run(run, progress) as tell:
                 yield from self.growing(many, bundle, rows, tell)
-                with self.service.turn(slow=True):
-                    analysis = bundle.answer_group(many.group, rows, many.pictures.notes)
+                if run == TOGETHER:
+                    with self.service.turn(slow=True):
+                        analysis = bundle.answer_group(many.group, rows, many.pictures.notes)
+                    answer = {self.answer: many_html.answers(bundle, analysis)}
         except Stopped:
             yield self.ended(visit, rows)
             return
-        yield {**self.rows(many), self.answer: many_html.answers(bundle, analysis)}
+        yield {**self.rows(many), **answer}
 
     def several(self, visit: Visit | None) -> Uploaded:
         """All pictures of a visit's upload. Raises ImageError where there are not several, or too many."""
