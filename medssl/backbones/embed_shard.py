@@ -16,6 +16,7 @@ from medssl.backbones.embeddings import embed_images
 from medssl.backbones.frames import HeldFrames, read_ahead
 from medssl.backbones.shards import RECORD, ShardNumber, ShardPart, ShardRecord, differences, part_path
 from medssl.data.load import read_record
+from medssl.data.stream import StreamedData
 from medssl.errors import DataError, ImageError
 from medssl.images.preprocess import Preprocess
 from medssl.images.read import image_id
@@ -46,7 +47,7 @@ class Decoded:
 
 
 def decoded_parts(
-    dataset: Dataset, preprocess: Preprocess, parts: Sequence[range], overlap: bool
+    dataset: Dataset | StreamedData, preprocess: Preprocess, parts: Sequence[range], overlap: bool
 ) -> Iterator[list[Decoded]]:
     """The pictures of each part, read by threads; with `overlap` those of the next part while the caller works."""
     black = np.zeros((*preprocess.size, 3), np.uint8)
@@ -115,7 +116,7 @@ def kept_part(path: Path, fingerprint: str) -> ShardPart | None:
 
 
 def embed_shard(
-    dataset: Dataset, embedder: Embedder, shard: ShardNumber, out: str | Path, progress: bool = True
+    dataset: Dataset | StreamedData, embedder: Embedder, shard: ShardNumber, out: str | Path, progress: bool = True
 ) -> EmbeddedShard:
     """Embed the shard's pictures of a data set into a folder of its own in `out`.
 

@@ -35,6 +35,11 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shard", metavar="I/N", help="which of how many, 1/N to N/N (default: that of the process's rank, else 1/1)"
     )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="read a Hub data set's pictures as they are needed, instead of downloading it (parquet files only)",
+    )
     parser.add_argument("--backbone-revision", metavar="REV", help="the backbone's revision on the Hub (default: main)")
     parser.add_argument(
         "--pooling",
@@ -81,6 +86,7 @@ def main(given: Sequence[str] | None = None) -> int:
     from medssl.backbones.shards import ShardNumber
     from medssl.bundle.build import readings_of
     from medssl.data.load import open_data
+    from medssl.data.stream import stream_data
 
     started = time.perf_counter()
     shard = ShardNumber.parse(arguments.shard or shard_of_rank(os.environ))
@@ -89,7 +95,10 @@ def main(given: Sequence[str] | None = None) -> int:
     readings = readings_of(backbone, arguments.pooling)
     preprocess = options.preprocess_of(arguments, backbone.preprocess)
     embedder = Embedder.of(backbone, preprocess, union(readings.values()).pooling)
-    dataset, _ = open_data(arguments.data, arguments.task, arguments.labels, arguments.data_revision)
+    if arguments.stream:
+        dataset = stream_data(arguments.data, arguments.labels, arguments.data_revision)
+    else:
+        dataset, _ = open_data(arguments.data, arguments.task, arguments.labels, arguments.data_revision)
     done = embed_shard(dataset, embedder, shard, arguments.out, not arguments.quiet)
     print_shard(str(shard), done, time.perf_counter() - started)
     return 0

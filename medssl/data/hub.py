@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import httpx
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets, load_dataset
@@ -19,15 +20,26 @@ from medssl.errors import DataError
 
 def hub_rows(source: str, revision: str | None) -> Dataset:
     """A Hub data set's rows, labels as text. Raises DataError when it cannot be loaded or lacks columns."""
-    try:
+    with failures_said(source):
         loaded = load_dataset(source, revision=revision)
+    return joined_parts(loaded if isinstance(loaded, DatasetDict) else {"train": loaded}, source)
+
+
+@contextmanager
+def failures_said(source: str) -> Iterator[None]:
+    """Turns what goes wrong while a Hub data set is opened into a DataError with one sentence."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, DatasetsError, httpx.HTTPError) as error:
         first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
         raise DataError(
             f"{source!r} is no folder here, and the Hub data set of that name could not be loaded: {first}. "
             "Check the name, the revision and the network."
         ) from error
-    parts = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def joined_parts(parts: Mapping[str, Dataset], source: str) -> Dataset:
+    """The splits of a Hub data set as one, in our columns. Raises DataError."""
     read = [hub_part(part, name, len(parts) > 1, source) for name, part in parts.items()]
     notes = list(dict.fromkeys(note for _, about in read for note in about))
     return with_notes(concatenate_datasets([dataset for dataset, _ in read]), notes)

@@ -16,6 +16,9 @@ import numpy as np
 from medssl.backbones.backbone import Backbone
 from medssl.bundle.bundle import Bundle
 from medssl.bundle.publish import publish_bundle
+from medssl.cli import embed
+from medssl.data.load import load_data
+from medssl.data.stream import StreamedData, stream_data
 from medssl.errors import BundleError
 from medssl.heads.head import ClassificationHead
 from medssl.heads.patch import load_head
@@ -125,6 +128,45 @@ def cases(repo_id: str, folder: str, image: str) -> dict:
             for case in bundle.library.plain.search(query, 10)
         ],
     }
+
+
+def rows_of(data) -> list[list]:
+    """Names, labels, groups, splits and pictures' bytes of a data set, in its order."""
+    names = ("file_name", "label", "group_id", "split", "source")
+    hashes = [hashlib.sha256(data[row]["image"]["bytes"]).hexdigest() for row in range(len(data))]
+    return [list(cells) for cells in zip(*(data[name][:] for name in names), hashes, strict=True)]
+
+
+def streamed(source: str) -> dict:
+    """The rows of a Hub data set as a stream, and what then lies in the cache of downloads."""
+    rows = rows_of(stream_data(source))
+    stored = sum(path.stat().st_size for path in Path(os.environ["HF_HOME"]).rglob("*.parquet"))
+    return {"rows": rows, "stored": stored}
+
+
+def downloaded(source: str) -> list[list]:
+    """The rows of a Hub data set by `load_data`."""
+    return rows_of(load_data(source))
+
+
+def embedded(source: str, backbone: str, out: str, stream: bool, shard: str = "1/1") -> int:
+    """`medssl embed` in this process. Returns its exit code."""
+    given = ["--data", source, "--task", "tones", "--backbone", backbone, "--out", out, "--shard", shard, "--quiet"]
+    return embed.main([*given, *(["--stream"] if stream else [])])
+
+
+OPENED: dict[str, StreamedData] = {}
+
+
+def open_stream(source: str) -> int:
+    """Open a stream and keep it. Returns how many rows it has."""
+    OPENED[source] = stream_data(source)
+    return len(OPENED[source])
+
+
+def picture_of_stream(source: str, row: int) -> str:
+    """A hash of a picture of a stream that is open."""
+    return hashlib.sha256(OPENED[source][row]["image"]["bytes"]).hexdigest()
 
 
 def script(name: str, arguments: list[str], token: str | None = "hf_write") -> dict:
