@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoModel
 
-from medssl.backbones import cpu as attention
 from medssl.backbones.blocks import block_norms, blocks, captured, first_token_only, norm_between
 from medssl.backbones.checkpoint import check_checkpoint, first_line, folder_revision, quiet_loading
 from medssl.backbones.cls_cut import ClsCut, same
 from medssl.backbones.encoding import Encoding
+from medssl.backbones.precision import Precision, low_precision_copy
 from medssl.backbones.processor import default_preprocess
 from medssl.backbones.reading import Reading, resolve_reading
 from medssl.backbones.registry import BACKBONES
@@ -32,7 +32,6 @@ from medssl.hub.pull import pull_checkpoint
 from medssl.images.preprocess import Preprocess
 from medssl.runtime import on_zero_gpu, reuse_freed_memory
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Weights that encoding never touches, so that a checkpoint may lack them: poolers and masked-image training's token.
 UNUSED_WEIGHTS = ("pooler.", "mask_token")
 MAX_PREFIX_TOKENS = 32
@@ -46,19 +45,11 @@ TOKENS_PER_CPU_BATCH = 8 * 257
 TOKENS_PER_GPU_BATCH = 128 * 257
 
 
-def native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
-
-
 class Backbone:
     """A frozen encoder. Make one with `Backbone.from_pretrained`.
 
     `encode` is always float32. `precision` is that of `embed` and of `forward(low_precision=True)`; "auto" is bf16
-    where the device has it natively, else fp32.
+    where the device has it natively, else fp32, and "int8" is that, with int8 in the view that is for `scoring`.
     """
 
     def __init__(
@@ -70,11 +61,8 @@ class Backbone:
         self.device = torch.device("cuda" if torch.cuda.is_available() and not on_zero_gpu() else "cpu")
         if self.device.type == "cpu":
             reuse_freed_memory()
-        if precision == "auto":
-            precision = "bf16" if native_bf16(self.device) else "fp32"
-        if precision not in PRECISIONS:
-            raise BackboneError(f"Unknown precision {precision!r}. Allowed: auto, {', '.join(PRECISIONS)}.")
-        self.precision = precision
+        chosen = Precision.of(precision, self.device)
+        self.precision, self.score_precision = chosen.embeddings, chosen.scores
         self.model = model.eval().requires_grad_(False).to(self.device, torch.float32)
         self.layers: tuple[int, ...] = ()
         self.read_blocks: tuple[int, ...] = ()
@@ -199,8 +187,21 @@ class Backbone:
     def _view(self, **changes: tuple[int, ...]) -> Backbone:
         """A copy over the same weights that encodes other blocks too."""
         _ = self._low_precision_model  # made before the copy, so that both share it
+        _ = self._scoring_model
         view = copy.copy(self)
         vars(view).update(changes)
+        return view
+
+    @property
+    def scoring(self) -> Backbone:
+        """This backbone for an explainer's scores: its low precision is int8 where that was asked for.
+
+        Weights are shared; there is no gradient in int8.
+        """
+        if self.score_precision == self.precision:
+            return self
+        view = copy.copy(self)
+        vars(view).update(precision=self.score_precision, _low_precision_model=self._scoring_model)
         return view
 
     def check_reading(self, pooling: str | Reading) -> Reading:
@@ -216,9 +217,10 @@ class Backbone:
     def to(self, device: str) -> None:
         """Move the weights to a device."""
         if self.device != torch.device(device):
+            self.score_precision = Precision.of(self.score_precision, torch.device(device)).scores
             self.device = torch.device(device)
             self.model.to(self.device)
-            for made_there in ("_low_precision_model", "_last_mlp_norm"):
+            for made_there in ("_low_precision_model", "_scoring_model", "_last_mlp_norm"):
                 self.__dict__.pop(made_there, None)
             self._cls_cuts = {}
 
@@ -237,14 +239,14 @@ class Backbone:
     @cached_property
     def _low_precision_model(self) -> torch.nn.Module:
         """The model in low precision; a copy, so that the float32 one stays as it was loaded."""
-        if self.precision == "fp32":
-            return self.model
-        # Also when the first to ask encodes in inference mode: whoever wants gradients later uses the same weights.
-        with torch.inference_mode(False):
-            model = copy.deepcopy(self.model).to(PRECISIONS[self.precision])
-        if self.device.type == "cpu" and model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation(attention.NAME)
-        return model
+        return low_precision_copy(self.model, self.precision, self.device)
+
+    @cached_property
+    def _scoring_model(self) -> torch.nn.Module:
+        """The model in the precision of scores."""
+        if self.score_precision == self.precision:
+            return self._low_precision_model
+        return low_precision_copy(self.model, self.score_precision, self.device)
 
     def _hidden(self, pixels: torch.Tensor, model: torch.nn.Module | None = None) -> torch.Tensor:
         """The model's last hidden state for `[B, 3, H, W]` pixels, with whatever extra inputs its family needs."""

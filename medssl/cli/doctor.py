@@ -54,18 +54,24 @@ def memory() -> str:
 
 
 def precision() -> str:
-    """which precision embedding gets, and why."""
+    """Which precision embeddings and heatmaps get, and why."""
     import torch
 
-    from medssl.backbones.backbone import native_bf16
+    from medssl.backbones.precision import Precision, native_bf16, native_int8
+    from medssl.errors import BackboneError
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = os.environ.get("MEDSSL_PRECISION", "auto")
+    try:
+        chosen = Precision.of(asked, device)
+    except BackboneError as error:
+        return f"none: {error}"
     if asked != "auto":
-        return f"{asked}, because MEDSSL_PRECISION says so ({device.type})"
+        return f"{chosen.embeddings}, heatmaps {chosen.scores}, because MEDSSL_PRECISION is {asked} ({device.type})"
     native = native_bf16(device)
     why = "has bf16 of its own" if native else "has no bf16 of its own, where it would be slower than float32"
-    return f"{'bf16' if native else 'fp32'}, because this {device.type} {why}"
+    more = "; heatmaps would be faster with MEDSSL_PRECISION=int8" if native_int8(device) and not native else ""
+    return f"{chosen.embeddings}, because this {device.type} {why}{more}"
 
 
 def folder_size(folder: Path) -> str:

@@ -78,9 +78,10 @@ class Explainer:
     ) -> torch.Tensor:
         """The score `[B]` of normalised pixels `[B, 3, h, w]`, batch by batch, in low precision or float32."""
         batch = batch_size or self.backbone.batch_size(self.head.preprocess)
+        backbone = self.backbone.scoring
         return torch.cat(
             [
-                score.values(self.backbone.forward(part, low_precision=low_precision, cls_only=score.cls_only)).cpu()
+                score.values(backbone.forward(part, low_precision=low_precision, cls_only=score.cls_only)).cpu()
                 for part in pixels.split(batch)
             ]
         )

@@ -57,7 +57,7 @@ class ViTCX(Explainer):
         values = (weighted / masks.sum(dim=0).clamp(min=1e-8) / len(masks)).numpy()
         evidence = len(masks) > 1 and float(impacts.max() - impacts.min()) >= EVIDENCE_SPREAD
         capped = max_masks is not None and len(masks) >= max_masks
-        precision = self.backbone.precision if low_precision else "fp32"
+        precision = self.backbone.score_precision if low_precision else "fp32"
         settings = {"noise": noise, "max_masks": max_masks, "capped": capped, "precision": precision}
         return Saliency(values, len(masks), passes, evidence, settings)
 

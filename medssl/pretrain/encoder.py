@@ -9,7 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, Dinov2Config, PretrainedConfig, ResNetConfig, ViTConfig
 
 from medssl.backbones import cpu as attention
-from medssl.backbones.backbone import Backbone, native_bf16
+from medssl.backbones.backbone import Backbone
+from medssl.backbones.precision import native_bf16
 from medssl.errors import PretrainError
 
 TINY = {"hidden_size": 192, "num_attention_heads": 3}

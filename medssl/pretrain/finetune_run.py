@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from medssl.backbones.backbone import native_bf16
+from medssl.backbones.precision import native_bf16
 from medssl.errors import PretrainError
 from medssl.heads.calibration import fit_temperature, smoothed_losses
 from medssl.heads.fit_linear import uneven

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from medssl.backbones.backbone import native_bf16
+from medssl.backbones.precision import native_bf16
 from medssl.backbones.registry import BACKBONES
 from medssl.errors import PretrainError
 from medssl.pretrain import distributed

@@ -2,7 +2,7 @@
 
 The plain way is a copy of what the authors' code does: a deep copy of the model and a backward for the feature maps,
 all channels compared at pixel size, float32 forwards in batches of 50. Beside it the package's default (low precision
-where the CPU has it), its float32, and torch's dynamic int8, each with how far its maps agree with the float32 ones.
+where the CPU has it), its float32 and its int8, each with how far its maps agree with the float32 ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +95,12 @@ def plain_map(explainer, image, seed: int) -> tuple[np.ndarray, int]:  # noqa: A
 
 
 def in_int8(explainer):  # noqa: ANN001, ANN201
-    """The same explainer with torch's dynamic int8 in the place of low precision."""
-    import torch
-    from torch.ao.quantization import quantize_dynamic
+    """The same explainer with scores in int8."""
+    from medssl.backbones.precision import INT8
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = quantize_dynamic(copy.deepcopy(explainer.backbone.model), {torch.nn.Linear}, dtype=torch.qint8)
     backbone = copy.copy(explainer.backbone)
-    vars(backbone).update(_low_precision_model=model, _cls_cuts={})
+    vars(backbone).update(score_precision=INT8)
+    vars(backbone).pop("_scoring_model", None)
     return type(explainer)(backbone, explainer.head)
 
 
@@ -224,7 +220,7 @@ def run(arguments: argparse.Namespace) -> dict:
     names = {
         "default": f"medssl, as it is ({explainer.backbone.precision})",
         "float32": "medssl in float32",
-        "int8": "medssl in dynamic int8",
+        "int8": "medssl in int8",
     }
     for name, title in names.items():
         agreed = "1" if name == "float32" else spread(agreement[name])

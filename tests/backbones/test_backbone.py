@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-from medssl.backbones.backbone import Backbone, captured, native_bf16
+from medssl.backbones.backbone import Backbone, captured
+from medssl.backbones.precision import native_bf16
 from medssl.backbones.registry import BACKBONES
 from medssl.errors import BackboneError
 from medssl.images.preprocess import Preprocess

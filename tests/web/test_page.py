@@ -108,7 +108,7 @@ class Opened:
         self.page = page
         self.panels = {panel.name: panel for panel in page.panels}
         self.what, self.where, self.which = (self.panels[name] for name in ("what", "where", "which"))
-        self.tabs, self.where = self.where.tabs, self.where.causal
+        self.tabs, self.lesion, self.where = self.where.tabs, self.where.lesion, self.where.causal
 
     def __getattr__(self, name):
         return getattr(self.page, name)
@@ -167,7 +167,7 @@ def test_stop_ends_a_verification_a_comparison_and_another_heatmap_and_says_so(p
     where, which = page.where, page.which
     assert page.where.check(visit, "shapes", press) == {where.verification: ""}
     assert page.which.compare(visit, "shapes", "", 0.5, "vit_cx", press)[which.own] is None
-    assert page.where.explain_again(visit, "shapes", "", 0.5, "occlusion", press) == gr.skip()
+    assert page.where.explain_again(visit, "shapes", "", 0.5, "occlusion", "", press) == gr.skip()
     assert "verify again" in said[where.verification] and "Choose a case again" in said[which.why]
     assert "still the heatmap of before" in said[where.note] and "ViT-CX" in said[where.note]
     assert visit.analysis is shapes_analysis and visit.likeness is None and not visit.running
@@ -188,7 +188,7 @@ def test_a_new_choice_ends_the_comparison_of_the_old_one(page, shapes_analysis):
 def test_leaving_a_dropdown_as_it_was_changes_nothing(page, shapes_analysis):
     visit = Visit(Picture(shapes_analysis.image), task="shapes", analysis=shapes_analysis)
     for target in ("", shapes_analysis.prediction.label):
-        assert page.where.explain_again(visit, "shapes", target, 0.5, "vit_cx", quiet) == gr.skip()
+        assert page.where.explain_again(visit, "shapes", target, 0.5, "vit_cx", "", quiet) == gr.skip()
     assert page.change_task(visit, "shapes") == gr.skip() and visit.analysis is shapes_analysis
     assert page.change_task(visit, "tints")[page.where.overlay] is None and visit.analysis is None
 
@@ -302,11 +302,11 @@ def test_nothing_is_painted_where_no_explainer_beats_random_maps(page, tiny_bund
     *_, shown = page.run(visit, "shapes", PREDICTED, 0.5, "auto", quiet)
     assert shown[page.where.overlay] is None and "No heatmap is shown" in shown[page.where.note]
     assert not shown[page.where.verify].visible
-    by_hand = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "grad_cam", quiet)
+    by_hand = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "grad_cam", "", quiet)
     assert by_hand[page.where.overlay] and "does not beat random maps" in by_hand[page.where.note]
     page.which.choose(visit, SimpleNamespace(index=0))
     assert "by ViT-CX" in page.which.compare(visit, "shapes", "", 0.5, "auto", quiet)[page.which.why]
-    back = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "auto", quiet)
+    back = page.where.explain_again(visit, "shapes", PREDICTED, 0.5, "auto", "", quiet)
     assert back[page.where.overlay] is None and "No heatmap is shown" in back[page.where.note]
 
 
@@ -315,21 +315,27 @@ def test_a_class_chosen_while_the_first_is_explained_is_the_one_that_stays(page,
     steps = page.run(visit, "shapes", "", 0.5, "vit_cx", quiet)
     next(steps), next(steps)
     other = next(label for label in tiny_bundles["shapes"].labels if label != visit.analysis.prediction.label)
-    page.where.explain_again(visit, "shapes", other, 0.5, "vit_cx", quiet)
+    page.where.explain_again(visit, "shapes", other, 0.5, "vit_cx", "", quiet)
     assert visit.analysis.cases and visit.analysis.explanation.target == other
     list(steps)
     assert visit.analysis.explanation.target == other and visit.analysis.cases
 
 
 def test_what_is_no_longer_kept_is_said(page):
+    lesion = page.lesion
     for ask in (
         lambda: page.which.choose(None, SimpleNamespace(index=0)),
         lambda: page.turn(None, 3),
         lambda: list(page.receive(None, ["/nowhere/x.png"])),
+        lambda: page.where.explain_again(None, "shapes", "dots", 0.5, "vit_cx", "<p>a note</p>", quiet),
+        lambda: lesion.look_again(None, "shapes", "dots", "color", 0.5, "<p>a note</p>"),
     ):
         with pytest.raises(ImageError, match="no longer kept. Upload"):
             ask()
     assert page.turn(None, 1) == gr.skip()
+    assert page.where.explain_again(None, "shapes", "dots", 0.5, "vit_cx", "", quiet) == gr.skip()
+    untold = lesion.first_note(page.service.bundle("shapes"))
+    assert lesion.look_again(None, "shapes", "", "color", 0.5, untold) == gr.skip()
 
 
 def test_clear_and_a_new_choice_end_what_still_reads(tiny_bundles):

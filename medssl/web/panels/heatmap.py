@@ -14,7 +14,7 @@ from medssl.report.pictures import blend
 from medssl.web import render
 from medssl.web.panels.panel import LATEST, SLOW, Panel, Updates, Wiring, plain
 from medssl.web.served_files import served_png
-from medssl.web.session import ANALYSIS, Visit
+from medssl.web.session import ANALYSIS, GONE, Visit
 from medssl.web.wanted import Stopped
 
 DEFAULT_OPACITY = 0.55
@@ -130,7 +130,7 @@ class HeatmapPanel(Panel):
         again = gr.on(
             [self.target.blur, self.method.blur],
             plain(self.explain_again),
-            wiring.asked,
+            [*wiring.asked, self.note],
             self.explained,
             show_progress_on=self.overlay,
             **LATEST,
@@ -152,9 +152,15 @@ class HeatmapPanel(Panel):
         target: str,
         opacity: float,
         method: str,
+        note: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
-        """The heatmap for another class of the same image, or by another method, unless it is the shown one."""
+        """The heatmap for another class of the same image, or by another method, unless it is the shown one.
+
+        Raises ImageError where a heatmap's `note` stands on a page whose picture is no longer kept.
+        """
+        if visit is None and note:
+            raise ImageError(GONE)
         if visit is None or visit.analysis is None:
             return gr.skip()
         shown = visit.analysis.explanation

@@ -8,12 +8,13 @@ import gradio as gr
 
 from medssl.bundle.analyzer import Analysis
 from medssl.bundle.bundle import Bundle
+from medssl.errors import ImageError
 from medssl.heads.localizer import ANY
 from medssl.report.lesions import COLOR, STYLES, lesion_picture
 from medssl.web import render
 from medssl.web.panels.panel import LATEST, QUICK, SLOW, Panel, Updates, Wiring, plain
 from medssl.web.served_files import served_png
-from medssl.web.session import Visit
+from medssl.web.session import GONE, Visit
 
 OPACITY = 0.55
 NO_LOCALIZER = (
@@ -98,7 +99,7 @@ class LesionPanel(Panel):
         shown = [self.picture, self.note]
         again = self.target.blur(
             plain(self.look_again),
-            [wiring.visit, wiring.task, self.target, *self.drawn_by],
+            [wiring.visit, wiring.task, self.target, *self.drawn_by, self.note],
             shown,
             show_progress_on=self.picture,
             **LATEST,
@@ -114,8 +115,13 @@ class LesionPanel(Panel):
         )
         return [again]
 
-    def look_again(self, visit: Visit | None, task: str, target: str, style: str, opacity: float) -> Updates:
-        """The map of another class's lesions, unless it is the shown one."""
+    def look_again(self, visit: Visit | None, task: str, target: str, style: str, opacity: float, note: str) -> Updates:
+        """The map of another class's lesions, unless it is the shown one.
+
+        Raises ImageError where a map's `note` stands on a page whose picture is no longer kept.
+        """
+        if visit is None and note not in ("", render.note(NO_LOCALIZER)):
+            raise ImageError(GONE)
         shown = visit and visit.analysis and visit.analysis.lesion_map
         if not shown or shown.target == target:
             return gr.skip()
