@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -30,7 +30,7 @@ from medssl.library.vectors import CaseVectors, Exclusion
 
 UPSERT_BATCH = 512
 GRAPH_DEGREE, GRAPH_WIDTH = 16, 128  # HNSW's m and ef_construct
-WIDTHS = (128, 256, 512, 1024, 2048)
+WIDTHS = (128, 256, 512, 1024, 2048, 4096)
 RECALL, RECALL_AT, RECALL_QUERIES = 0.995, 10, 100  # asked of a graph: more than the 0.99 that is promised
 BLOCK = 1 << 15
 PICKLES = ("meta.json", "collection")  # what Qdrant's local mode, used before, leaves in a folder
@@ -39,12 +39,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is known of a complete shard. `width` is HNSW's ef, None where every case is compared."""
+    """What is known of a complete shard. `width` is HNSW's ef, None where every case is compared; `lowest_recall` that
+    of searches among all cases or among those of other groups than the query's, whichever is lower.
+    """
 
     cases: int
     dimension: int
     width: int | None = None
-    recall: float | None = None
+    lowest_recall: float | None = None
 
 
 @dataclass
@@ -244,7 +246,7 @@ def write_shard(place: Path, cases: CaseVectors) -> ShardFacts:
             shard.update(engine.UpdateOperation.upsert_points(points))
         if graph:
             shard.optimize()
-        width, recall = search_width(shard, vectors) if graph else (None, None)
+        width, recall = search_width(shard, cases) if graph else (None, None)
         shard.flush()
         shard.close()
         # The first opening writes its own defaults into the files; later ones leave them as they are.
@@ -252,24 +254,41 @@ def write_shard(place: Path, cases: CaseVectors) -> ShardFacts:
     return ShardFacts(len(cases), cases.dimension, width, recall)
 
 
-def search_width(shard: engine.EdgeShard, vectors: np.ndarray) -> tuple[int | None, float]:
+def search_width(shard: engine.EdgeShard, cases: CaseVectors) -> tuple[int | None, float]:
     """The smallest ef with which the graph finds enough of the nearest to queries near the cases, and the share found.
 
-    None for the ef where none of WIDTHS does: then every case is compared. `vectors [N,D]` are of length one.
+    Both among all cases and among those of other groups, as cases are searched: the nearest of a query's own group are
+    easily found, and the others lie about equally far. None for the ef where none of WIDTHS does: then every case is
+    compared.
     """
-    random = np.random.default_rng(0)
+    random, vectors = np.random.default_rng(0), cases.unit
     rows = random.choice(len(vectors), RECALL_QUERIES, replace=len(vectors) < RECALL_QUERIES)
     noise = random.normal(size=(len(rows), vectors.shape[1])) * 0.3 / np.sqrt(vectors.shape[1])
     queries = unit_rows(vectors[rows] + noise)
-    truth = exact_rows(vectors, queries, RECALL_AT)
+    own = cases.groups[rows]
+    truths = [exact_rows(vectors, queries, RECALL_AT), exact_rows(vectors, queries, RECALL_AT, (cases.groups, own))]
+    filters: list[list[engine.Filter | None]] = [[None] * len(rows)]
+    filters.append([without(Exclusion(group=int(group))) for group in own])
     recall = 0.0
     for width in WIDTHS:
         params = engine.SearchParams(hnsw_ef=width)
-        found = [{point.id for point in shard.query(nearest(query, RECALL_AT, params))} for query in queries]
-        recall = float(np.mean([len(set(best) & some) / len(best) for best, some in zip(truth, found, strict=True)]))
+        recalls = []
+        for truth, asked in zip(truths, filters, strict=True):
+            found = [
+                {int(point.id) for point in shard.query(nearest(query, RECALL_AT, params, left_out))}
+                for query, left_out in zip(queries, asked, strict=True)
+            ]
+            recalls.append(recall_of(truth, found))
+        recall = min(recalls)
         if recall >= RECALL:
             return width, recall
     return None, recall
+
+
+def recall_of(truth: Sequence[Sequence[int]], found: Sequence[set[int]]) -> float:
+    """The mean share of the rows of each query that were found; a query that has none counts as found."""
+    shares = [len(found_rows & set(best)) / len(best) for best, found_rows in zip(truth, found, strict=True) if best]
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def unit_rows(matrix: np.ndarray) -> np.ndarray:
@@ -277,14 +296,22 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
     return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
 
 
-def exact_rows(vectors: np.ndarray, queries: np.ndarray, count: int) -> list[list[int]]:
-    """The rows of the `count` vectors `[N,D]` nearest to each query `[Q,D]`, by comparing all, block by block."""
+def exact_rows(
+    vectors: np.ndarray, queries: np.ndarray, count: int, left_out: tuple[np.ndarray, np.ndarray] | None = None
+) -> list[list[int]]:
+    """The rows of the `count` vectors `[N,D]` nearest to each query `[Q,D]`, by comparing all, block by block.
+
+    `left_out` are the groups `[N]` of the vectors, and for each query `[Q]` the one whose vectors do not count.
+    """
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(vectors), BLOCK):
         block = queries @ vectors[start : start + BLOCK].T
+        if left_out is not None:
+            groups, own = left_out
+            block[groups[None, start : start + BLOCK] == own[:, None]] = -np.inf
         scores = np.concatenate([scores, block], axis=1)
         rows = np.concatenate([rows, np.tile(np.arange(start, start + block.shape[1]), (len(queries), 1))], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-    return rows.tolist()
+    return [row[score > -np.inf].tolist() for row, score in zip(rows, scores, strict=True)]
