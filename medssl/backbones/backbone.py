@@ -187,7 +187,8 @@ class Backbone:
     def _view(self, **changes: tuple[int, ...]) -> Backbone:
         """A copy over the same weights that encodes other blocks too."""
         _ = self._low_precision_model  # made before the copy, so that both share it
-        _ = self._scoring_model
+        if self.score_precision != self.precision:
+            _ = self._int8_model
         view = copy.copy(self)
         vars(view).update(changes)
         return view
@@ -201,7 +202,7 @@ class Backbone:
         if self.score_precision == self.precision:
             return self
         view = copy.copy(self)
-        vars(view).update(precision=self.score_precision, _low_precision_model=self._scoring_model)
+        vars(view).update(precision=self.score_precision, _low_precision_model=self._int8_model)
         return view
 
     def check_reading(self, pooling: str | Reading) -> Reading:
@@ -220,7 +221,7 @@ class Backbone:
             self.score_precision = Precision.of(self.score_precision, torch.device(device)).scores
             self.device = torch.device(device)
             self.model.to(self.device)
-            for made_there in ("_low_precision_model", "_scoring_model", "_last_mlp_norm"):
+            for made_there in ("_low_precision_model", "_int8_model", "_last_mlp_norm"):
                 self.__dict__.pop(made_there, None)
             self._cls_cuts = {}
 
@@ -242,10 +243,8 @@ class Backbone:
         return low_precision_copy(self.model, self.precision, self.device)
 
     @cached_property
-    def _scoring_model(self) -> torch.nn.Module:
-        """The model in the precision of scores."""
-        if self.score_precision == self.precision:
-            return self._low_precision_model
+    def _int8_model(self) -> torch.nn.Module:
+        """The model in the precision of scores, where that is another."""
         return low_precision_copy(self.model, self.score_precision, self.device)
 
     def _hidden(self, pixels: torch.Tensor, model: torch.nn.Module | None = None) -> torch.Tensor:

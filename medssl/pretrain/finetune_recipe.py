@@ -9,7 +9,7 @@ from medssl.pretrain.views import POLICIES
 
 LORA, LAST_BLOCKS, FULL = "lora", "last-blocks", "full"
 # The peak learning rate of each mode: adapters start at nothing, whole weights from where pretraining left them.
-PEAKS = {LORA: 1e-3, LAST_BLOCKS: 1e-4, FULL: 5e-5}
+PEAKS = {LORA: 1e-3, LAST_BLOCKS: 3e-5, FULL: 5e-5}
 ABOVE_ZERO = ("batch_size", "accumulate", "blocks", "rank", "layer_decay", "clip", "patience")
 
 

@@ -100,7 +100,7 @@ def in_int8(explainer):  # noqa: ANN001, ANN201
 
     backbone = copy.copy(explainer.backbone)
     vars(backbone).update(score_precision=INT8)
-    vars(backbone).pop("_scoring_model", None)
+    vars(backbone).pop("_int8_model", None)
     return type(explainer)(backbone, explainer.head)
 
 
