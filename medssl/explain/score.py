@@ -88,7 +88,7 @@ def case_score(name: str, embedding: np.ndarray | torch.Tensor, pooling: str, sp
 
     (X-MIR: Dong et al., WACV 2022.)
     """
-    reference = mapped(torch.as_tensor(embedding).float().flatten()[None], space)
+    reference = mapped(torch.as_tensor(embedding).float().cpu().flatten()[None], space)
 
     def values(encoding: Encoding) -> torch.Tensor:
         return cosine_similarity(mapped(encoding.pool(pooling).float().cpu(), space), reference, dim=-1)

@@ -39,10 +39,14 @@ RUN_FOLDER = "run"
 def check_sizes(recipe: Recipe, export: Export, encoder: Encoder) -> None:
     """Raises PretrainError for views, or an input size, that do not fit the patches."""
     small = recipe.small_size if METHODS[recipe.method].plan.small_count else None
-    sides = {"size": recipe.size, "small_size": small, "input_size": export.input_size}
-    for name, side in sides.items():
-        if side and encoder.patch and side % encoder.patch:
-            raise PretrainError(f"{name} is {side} px; the encoder's patches need a multiple of {encoder.patch}.")
+    sides, patch = {"size": recipe.size, "small_size": small, "input_size": export.input_size}, encoder.patch
+    wrong = {name: side for name, side in sides.items() if side and patch and side % patch}
+    if wrong:
+        given = " and ".join(f"{name} is {side} px" for name, side in wrong.items())
+        fitting = " ".join(
+            f"--{name.replace('_', '-')} {patch * max(1, round(side / patch))}" for name, side in wrong.items()
+        )
+        raise PretrainError(f"{given}; the encoder's patches need a multiple of {patch}. Give, say, {fitting}.")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 The plain way is a copy of what the authors' code does: a deep copy of the model and a backward for the feature maps,
 all channels compared at pixel size, float32 forwards in batches of 50. Beside it the package's default (low precision
-where the CPU has it), its float32 and its int8, each with how far its maps agree with the float32 ones.
+where the device has it), its float32 and, where the processor has it, its int8, each with how far its maps agree with
+the float32 ones.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def published_maps(explainer, pixels) -> tuple:  # noqa: ANN001
         if probabilities.requires_grad:
             probabilities.max().backward()
     maps = backbone._grid(kept[-1], *pixels.shape[-2:]) if kept else encoding.patches
-    return maps[0].detach().permute(2, 0, 1), probabilities.detach()
+    return maps[0].detach().cpu().permute(2, 0, 1), probabilities.detach()
 
 
 def published_masks(maps, size: tuple[int, int]):  # noqa: ANN001, ANN201
@@ -156,9 +157,13 @@ def pictures(data: str | None, count: int) -> list:
 
 def compare(explainer, images: list, rounds: int) -> dict:  # noqa: ANN001
     """Seconds of each way, in turn on each image, and how far each other one agrees with the float32 map."""
-    ways = {"default": (explainer, True), "int8": (in_int8(explainer), True), "float32": (explainer, False)}
+    from medssl.backbones.precision import native_int8
+
+    ways = {"default": (explainer, True), "float32": (explainer, False)}
+    if native_int8(explainer.backbone.device):
+        ways["int8"] = (in_int8(explainer), True)
     seconds: dict[str, list[float]] = {"plain": [], **{name: [] for name in ways}}
-    agreement: dict[str, list[float]] = {"default": [], "int8": [], "plain": []}
+    agreement: dict[str, list[float]] = {name: [] for name in ("plain", *ways) if name != "float32"}
     counts: dict[str, list[int]] = {"masks": [], "passes": []}
     for round_number in range(rounds):
         for image in images:
@@ -171,7 +176,7 @@ def compare(explainer, images: list, rounds: int) -> dict:  # noqa: ANN001
                 found[name] = way.explain(image, seed=round_number, low_precision=low_precision)
                 seconds[name].append(time.perf_counter() - started)
             exact = found["float32"].saliency.ravel()
-            others = {"default": found["default"].saliency, "int8": found["int8"].saliency, "plain": plain}
+            others = {"plain": plain, **{name: one.saliency for name, one in found.items() if name in agreement}}
             for name, other in others.items():
                 agreement[name].append(float(np.corrcoef(exact, other.ravel())[0, 1]))
             counts["masks"].append(found["default"].masks)
@@ -193,7 +198,8 @@ def run(arguments: argparse.Namespace) -> dict:
     seconds, agreement, masks, passes = (found[name] for name in ("seconds", "agreement", "masks", "passes"))
     ratios = {
         name: [plain / ours for plain, ours in zip(seconds["plain"], seconds[name], strict=True)]
-        for name in ("default", "float32", "int8")
+        for name in seconds
+        if name != "plain"
     }
     figures = {
         "images": len(images),
@@ -206,10 +212,11 @@ def run(arguments: argparse.Namespace) -> dict:
         "ratio_range": [min(ratios["default"]), max(ratios["default"])],
         "low_precision": explainer.backbone.precision,
         "correlation_with_fp32": [min(agreement["default"]), statistics.median(agreement["default"])],
-        "int8_correlation_with_fp32": [min(agreement["int8"]), statistics.median(agreement["int8"])],
         "plain_correlation": [min(agreement["plain"]), statistics.median(agreement["plain"])],
         "peak_mebibytes": memory,
     }
+    if "int8" in agreement:
+        figures["int8_correlation_with_fp32"] = [min(agreement["int8"]), statistics.median(agreement["int8"])]
     print(f"{len(images)} images x {arguments.rounds} rounds, {min(masks)} to {max(masks)} masks, ", end="")
     print(f"{min(passes)} to {max(passes)} forwards\n")
     print("| way | s an image (median) | times as fast | correlation with the float32 map: median, smallest |")
@@ -222,7 +229,8 @@ def run(arguments: argparse.Namespace) -> dict:
         "float32": "medssl in float32",
         "int8": "medssl in int8",
     }
-    for name, title in names.items():
+    for name in ratios:
+        title = names[name]
         agreed = "1" if name == "float32" else spread(agreement[name])
         low, middle, high = min(ratios[name]), statistics.median(ratios[name]), max(ratios[name])
         print(f"| {title} | {figures[f'{name}_seconds']:.2f} | {middle:.2f} ({low:.2f} to {high:.2f}) | {agreed} |")

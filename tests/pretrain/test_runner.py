@@ -285,7 +285,7 @@ def test_an_encoder_may_ask_for_larger_images_than_its_views(few_patterns, tmp_p
     [
         ({"architecture": "small-vit"}, PretrainError, "no mask token"),
         ({"architecture": "unknown"}, PretrainError, "No architecture 'unknown'"),
-        ({"size": 37}, PretrainError, "multiple of 6"),
+        ({"size": 37, "small_size": 20}, PretrainError, "size is 37 .* 20 px.*of 6.*--size 36 --small-size 18"),
         ({"batch_size": 500}, PretrainError, "do not fill one batch"),
         ({"views": "sepia"}, DataError, "no views named 'sepia'"),
         ({"architecture": None, "init": "nowhere"}, BackboneError, "nowhere"),
