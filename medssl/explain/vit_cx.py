@@ -16,7 +16,7 @@ NOISE_MODES = ("full", "first_order", "none")
 class ViTCX(Explainer):
     """The explainer: `ViTCX(backbone, head).explain(image)`; further options of `explain` are those of `saliency`.
 
-    Cost for N masks (10 to 40), beside 1 forward for the feature maps: 2N forwards, as published; memory for one batch
+    Cost for N masks (10 to 60), beside 1 forward for the feature maps: 2N forwards, as published; memory for one batch
     of forwards and N masks of pixel size. Raises BundleError when head and backbone do not belong together.
     """
 

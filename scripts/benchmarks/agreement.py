@@ -36,7 +36,6 @@ from medssl.bundle.measure import part_of
 from medssl.data.load import open_data, read_record
 from medssl.data.split import split_data
 from medssl.errors import DataError, MedSSLError
-from medssl.explain.causal_masks import MAX_MASKS
 from medssl.explain.explanation import Explanation
 from medssl.explain.vit_cx import ViTCX
 from medssl.files import written_whole
@@ -61,13 +60,14 @@ class Mode:
     low_precision: bool = False
 
 
+FORMER_BOUND = 40  # the default's until this was measured; none of these pictures meets today's
 UNCAPPED = Mode("uncapped", "`full`, float32, no bound on masks", "full", None)
 MODES = (
-    Mode("full", f"`full`, float32, at most {MAX_MASKS} masks", "full", MAX_MASKS),
-    Mode("full_low", f"`full`, bf16, at most {MAX_MASKS} masks", "full", MAX_MASKS, low_precision=True),
+    Mode("full", f"`full`, float32, at most {FORMER_BOUND} masks", "full", FORMER_BOUND),
+    Mode("full_low", f"`full`, bf16, at most {FORMER_BOUND} masks", "full", FORMER_BOUND, low_precision=True),
     UNCAPPED,
     Mode("full_20", "`full`, float32, at most 20 masks", "full", 20),
-    Mode("first_order", f"`first_order`, float32, at most {MAX_MASKS} masks", "first_order", MAX_MASKS),
+    Mode("first_order", f"`first_order`, float32, at most {FORMER_BOUND} masks", "first_order", FORMER_BOUND),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from PIL import Image
 
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 CONTROL = "random"
 PAIRED = "difference"
 RECORDED = ("deletion", "insertion", "insertion_minus_deletion", PAIRED, "pointing")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an image's curves are made: the seed, in how many shares, and what insertion starts from."""
+
+    seed: int
+    steps: int
+    insert_into: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", choices=("class", "case"), default="class", help="what is explained (default class)")
     parser.add_argument("--explainers", nargs="+", metavar="NAME", help="default: all that the backbone allows")
     parser.add_argument("--steps", type=int, help="shares that pixels are deleted and inserted in (default: 14)")
+    parser.add_argument(
+        "--insert-into", choices=("blur", "mean"), default="blur", help="what insertion starts from (default: blur)"
+    )
     parser.add_argument(
         "--sanity",
         type=int,
@@ -114,7 +128,11 @@ def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Ex
             "1, 0 and 1."
         )
     steps = STEPS if arguments.steps is None else arguments.steps
-    figures: dict = {"seed": arguments.seed, "split": arguments.split, "steps": steps, "bundles": {}}
+    figures: dict = {
+        **{name: getattr(arguments, name) for name in ("seed", "split", "insert_into")},
+        "steps": steps,
+        "bundles": {},
+    }
     texts = []
     for place, source in zip(arguments.bundle, arguments.data, strict=True):
         bundle = Bundle.load(place)
@@ -124,6 +142,7 @@ def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Ex
         found = measure_bundle(bundle, chosen, explainers, steps, arguments, against)
         figures["bundles"][str(place)] = {"task": bundle.task.name, "data": Path(source).name, **found}
         settings = f"{arguments.of}, split {arguments.split}, seed {arguments.seed}, {steps} steps"
+        settings += "" if arguments.insert_into == "blur" else f", insertion into the {arguments.insert_into} color"
         titles = {name: explainer.title for name, explainer in explainers.items()}
         texts.append(table(f"{bundle.task.title}, {settings}", found, titles, against))
         print(texts[-1], flush=True)
@@ -188,7 +207,8 @@ def measure_bundle(
         areas.append(np.nan if mask is None else float(mask.mean()))
         label = bundle.labels[row["label"]]
         score = None if arguments.of == "class" else nearest_case(bundle, image, row["group_id"])
-        explanations = measure_image(explainers, image, label, mask, arguments.seed + number, steps, values, score)
+        asked = Asked(arguments.seed + number, steps, arguments.insert_into)
+        explanations = measure_image(explainers, image, label, mask, asked, values, score)
         for name, explanation in explanations.items():
             empty[name] += not explanation.evidence
         if number < arguments.sanity:
@@ -231,8 +251,7 @@ def measure_image(
     image: Image.Image,
     label: str,
     mask: np.ndarray | None,
-    seed: int,
-    steps: int,
+    asked: Asked,
     values: dict[str, dict[str, list[float]]],
     score: Score | None = None,
 ) -> dict[str, Explanation]:
@@ -240,13 +259,7 @@ def measure_image(
 
     They are of the `score`, by default the predicted class's probability.
     """
-    from medssl.explain.faithfulness import (
-        CURVE_METRICS,
-        deletion_insertion,
-        energy_inside,
-        pointing_hit,
-        shown_map,
-    )
+    from medssl.explain.faithfulness import energy_inside, pointing_hit, shown_map
     from medssl.explain.score import class_index, class_score
 
     first = next(iter(explainers.values()))
@@ -254,21 +267,39 @@ def measure_image(
     if score is None:
         encoding = backbone.encode([image], head.preprocess, maps=False)
         score = class_score(head, class_index(head, None, head.classify(encoding)[0]))
-    explanations = {name: explainer.explain(image, score, seed) for name, explainer in explainers.items()}
+    explanations = {name: explainer.explain(image, score, asked.seed) for name, explainer in explainers.items()}
     maps = [shown_map(explanation) for explanation in explanations.values()]
-    pixels = backbone.pixels([image], head.preprocess)
-    curves = deletion_insertion(first.scores, score, pixels, maps, steps, seed)
-    for (name, explanation), curve in zip(explanations.items(), curves, strict=True):
-        found = {metric: getattr(curve, metric) for metric in CURVE_METRICS}
+    curves = curve_figures(first, score, backbone.pixels([image], head.preprocess), maps, asked)
+    for (name, explanation), found in zip(explanations.items(), curves, strict=True):
         found |= {"seconds": explanation.seconds, "forward_passes": explanation.forward_passes}
         found |= {"pointing": np.nan, "energy": np.nan}
         if mask is not None:
-            true = explanation if label == explanation.target else explainers[name].explain(image, label, seed)
+            true = explanation if label == explanation.target else explainers[name].explain(image, label, asked.seed)
             found["pointing"] = pointing_hit(true.heatmap, mask)
             found["energy"] = energy_inside(true.heatmap, mask)
         for metric, value in found.items():
             values[name].setdefault(metric, []).append(float(value))
     return explanations
+
+
+def curve_figures(
+    explainer: Explainer, score: Score, pixels: torch.Tensor, maps: list[np.ndarray], asked: Asked
+) -> list[dict[str, float]]:
+    """Deletion, insertion and their difference of each map `[h, w]`.
+
+    Insertion into the mean color is the deletion of the least salient pixels first, read from its end.
+    """
+    from medssl.explain.faithfulness import CURVE_METRICS, deletion_insertion
+
+    curves = deletion_insertion(explainer.scores, score, pixels, maps, asked.steps, asked.seed)
+    found = [{metric: getattr(curve, metric) for metric in CURVE_METRICS} for curve in curves]
+    if asked.insert_into == "mean":
+        turned = [-values for values in maps]
+        others = deletion_insertion(explainer.scores, score, pixels, turned, asked.steps, asked.seed)
+        for figures, other in zip(found, others, strict=True):
+            figures["insertion"] = other.deletion
+            figures["insertion_minus_deletion"] = other.deletion - figures["deletion"]
+    return found
 
 
 def add_sanity(

@@ -15,6 +15,8 @@ from medssl.explain.explainer import Explainer, Saliency, View
 from medssl.explain.score import margin_score
 from medssl.explain.vit_cx_variants import BlurredViTCX, LargeViTCX, LayersViTCX
 
+CENTERED_MASKS = 40  # without a bound there are about twice as many
+
 
 class FirstOrderNoise(ViTCX):
     """The noise term by gradients: N + 3 passes."""
@@ -95,7 +97,8 @@ class CenteredMasks(ViTCX):
         """Masks of the part of each feature map that lies above its mean."""
         maps = view.encoding.maps[0].permute(2, 0, 1)
         above = (maps - maps.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
-        return causal_masks(above, tuple(view.pixels.shape[-2:]), distance_threshold, max_masks)
+        fewer = min(max_masks or CENTERED_MASKS, CENTERED_MASKS)
+        return causal_masks(above, tuple(view.pixels.shape[-2:]), distance_threshold, fewer)
 
 
 class SmallMasks(ViTCX):
@@ -106,6 +109,18 @@ class SmallMasks(ViTCX):
     def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
         """The masks, smaller."""
         return super().masks(view, distance_threshold, max_masks) ** 4
+
+
+class SmallBlurred(SmallMasks, BlurredViTCX):
+    """Smaller masks, and blur in place of noise."""
+
+    method, title = "small_blur", "smaller masks, blur instead of noise"
+
+
+class CenteredBlurred(CenteredMasks, BlurredViTCX):
+    """Masks centered per channel, and blur in place of noise."""
+
+    method, title = "centered_blur", "masks centered per channel, blur instead of noise"
 
 
 class FewMasks(ViTCX):
@@ -143,6 +158,8 @@ VARIANTS: tuple[type[Explainer], ...] = (
     HeadSelected,
     CenteredMasks,
     SmallMasks,
+    SmallBlurred,
+    CenteredBlurred,
     FewMasks,
     EarlierBlock,
 )

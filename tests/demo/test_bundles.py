@@ -54,6 +54,7 @@ def test_each_answers_for_a_phantom_it_has_not_seen_and_says_it_is_synthetic(tas
     analysis = bundle.analyze(Image.fromarray(draw_phantom(task, label, 0, seed=99).image))
     assert analysis.prediction.familiar and len(analysis.cases) == 6
     assert analysis.explanation.heatmap.shape == (224, 224)
+    assert not analysis.explanation.settings["capped"], "the default makes as many masks as the published method"
     assert bundle.metrics["classification"]["accuracy"]["value"] > 0.85
     assert bundle.metrics["retrieval"]["precision_at_5"]["value"] > 0.75
     assert max(found["balanced_accuracy"] for found in bundle.metrics["audit"]["shortcuts"]) < 0.6

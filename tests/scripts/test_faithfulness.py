@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from medssl.bundle.bundle import Bundle
 from medssl.bundle.manifest import write_manifest
@@ -150,11 +151,35 @@ def test_every_variant_of_vit_cx_is_measured_against_it(tiny_bundle_folders, box
         variants.run(parser.parse_args([*given, "--variants", "other"]))
     (found,) = figures["bundles"].values()
     rows = found["explainers"]
-    assert len(rows) == 14 and "difference" not in rows["vit_cx"]
+    assert len(rows) == 16 and "difference" not in rows["vit_cx"]
     assert all(np.isfinite(row["difference"]["value"]) for name, row in rows.items() if name != "vit_cx")
     assert len({row["insertion"]["value"] for row in rows.values()}) > 10  # other maps, not the same by other names
     assert rows["vit_cx"]["forward_passes"]["value"] > rows["none"]["forward_passes"]["value"]
     assert rows["cls_selected"]["forward_passes"]["value"] < rows["vit_cx"]["forward_passes"]["value"]
+
+
+def test_insertion_may_start_from_the_mean_color():
+    pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.3
+    values = np.random.default_rng(0).permutation(64).reshape(8, 8).astype(np.float32)
+
+    class Looking:
+        def scores(self, _score, images):
+            return (images.flatten(1) ** 2).sum(dim=1) / 100
+
+    ways = {start: faithfulness.Asked(0, 4, start) for start in ("blur", "mean")}
+    found = {
+        start: faithfulness.curve_figures(Looking(), None, pixels, [values], asked)[0] for start, asked in ways.items()
+    }
+    order = np.argsort(-values.ravel())
+    scores = []
+    for count in (0, 16, 32, 48, 64):
+        image = torch.zeros(3, 64)
+        image[:, order[:count].copy()] = pixels.reshape(3, 64)[:, order[:count].copy()]
+        scores.append(float(Looking().scores(None, image.reshape(1, 3, 8, 8))))
+    expected = np.trapezoid(scores, np.linspace(0, 1, 5))
+    assert found["mean"]["insertion"] == pytest.approx(expected) != pytest.approx(found["blur"]["insertion"])
+    assert found["mean"]["deletion"] == found["blur"]["deletion"]
+    assert found["mean"]["insertion_minus_deletion"] == pytest.approx(expected - found["mean"]["deletion"])
 
 
 def test_figures_are_recorded_in_bundle_and_card_unless_the_card_was_edited(tiny_bundle_folders, boxed_data, tmp_path):
