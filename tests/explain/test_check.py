@@ -17,7 +17,7 @@ from medssl.explain.check import (
     sample_rows,
 )
 from medssl.explain.faithfulness import STEPS, deletion_insertion, shown_map
-from medssl.explain.registry import make_explainer
+from medssl.explain.registry import available_explainers, make_explainer
 from medssl.explain.score import class_score
 from medssl.images.read import read_image
 
@@ -92,6 +92,8 @@ def test_quick_ones_first_and_none_that_does_not_look_at_the_class(bundle):
     first, second = ([each.method for each in explainers] for explainers in rounds_of(bundle.backbone, bundle.head))
     assert first == ["vit_cx", "gradient_rollout", "grad_cam"]
     assert {"occlusion", "rise"} <= set(second) and not {"random", "attention_rollout"} & {*first, *second}
+    assert "vit_cx_blur" in available_explainers(bundle.backbone, bundle.head)
+    assert "vit_cx_blur" not in second, "insertion starts from blur, too, and would favor it"
 
 
 def test_the_record_is_the_same_again_and_plain_json(bundle, frames, monkeypatch):
@@ -113,9 +115,9 @@ def test_time_is_looked_at_between_images(bundle, frames, monkeypatch):
 
 def test_the_others_are_measured_where_no_quick_one_beats_random(bundle, frames, monkeypatch):
     monkeypatch.setattr(check, "QUICK", ("grad_cam",))
-    monkeypatch.setattr(check, "available_explainers", lambda *_: {"grad_cam": "", "vit_cx_blur": ""})
+    monkeypatch.setattr(check, "available_explainers", lambda *_: {"grad_cam": "", "vit_cx_layers": ""})
     found = check_explainers(bundle.backbone, bundle.head, frames, GROUPS, plan(images=2))
-    assert found["chosen"] is None and set(found["explainers"]) == {"grad_cam", "vit_cx_blur"}
+    assert found["chosen"] is None and set(found["explainers"]) == {"grad_cam", "vit_cx_layers"}
 
 
 @pytest.mark.parametrize(
