@@ -64,17 +64,34 @@ def build_demo_bundle(task: str, out: str | Path, progress: bool = True) -> Bund
         write_phantoms(data, task, PLANS[task].per_label, SEED, progress)
         options = demo_options(task, backbone, Path(work) / "cache", progress)
         bundle = build_bundle(data, task, backbone, options=options)
-        bundle.name, bundle.cases = Path(out).name, with_whole_example(bundle.cases, data)
+        bundle.name, bundle.cases = Path(out).name, with_whole_example(bundle.cases, data, example_row(bundle))
         bundle.save(out)
     return bundle
 
 
-def with_whole_example(cases: Dataset, data: Path) -> Dataset:
-    """The cases of a data set, the page's example (the first test picture) as large as it was drawn."""
-    row = cases["split"][:].index("test")
+def example_row(bundle: Bundle) -> int:
+    """The row of the page's example: the first test picture that the bundle calls familiar, else the first.
+
+    One in twenty is called unfamiliar by the threshold's making; as an example it would warn of the task's own picture.
+    """
+    thresholds, rows = bundle.head.thresholds, [row for row, of in enumerate(bundle.cases["split"][:]) if of == "test"]
+    for row in rows:
+        case = bundle.cases[row]
+        near = bundle.library.familiarity(
+            case["embedding"], case["id"], case["group_id"], k=thresholds.familiarity_neighbors
+        )
+        if thresholds.familiar(near):
+            return row
+    return rows[0]
+
+
+def with_whole_example(cases: Dataset, data: Path, row: int) -> Dataset:
+    """The cases of a data set, that row as large as it was drawn and first of the test split."""
+    first = cases["split"][:].index("test")
     picture = thumbnails.thumbnail(read_record(load_data(data)[row]), drawing.SIDE)
     example = Dataset.from_list([{**cases[row], "image": {"bytes": picture, "path": None}}], cases.features)
-    return concatenate_datasets([cases.select(range(row)), example, cases.select(range(row + 1, len(cases)))])
+    after = [number for number in range(first, len(cases)) if number != row]
+    return concatenate_datasets([cases.select(range(first)), example, cases.select(after)])
 
 
 def demo_options(task: str, backbone: Backbone, cache: Path, progress: bool = True) -> BuildOptions:

@@ -81,8 +81,8 @@ def test_the_example_is_as_large_as_it_was_drawn_and_answered_rightly(task):
     encoding = bundle.backbone.encode([bundle.cases[row]["image"]], bundle.head.preprocess)
     own, stored = np.asarray(encoding.pool(bundle.head.pooling)[0]), np.array(bundle.cases[row]["embedding"])
     assert own @ stored / np.linalg.norm(own) / np.linalg.norm(stored) > 0.999
-    found = bundle.analyze(bundle.cases[row]["image"], explain=False).prediction.label
-    assert found == bundle.labels[bundle.cases[row]["label"]]
+    found = bundle.analyze(bundle.cases[row]["image"], explain=False).prediction
+    assert found.label == bundle.labels[bundle.cases[row]["label"]] and found.familiar
 
 
 def test_two_builds_give_the_same_bytes(tmp_path, monkeypatch):
