@@ -64,31 +64,29 @@ def build_demo_bundle(task: str, out: str | Path, progress: bool = True) -> Bund
         write_phantoms(data, task, PLANS[task].per_label, SEED, progress)
         options = demo_options(task, backbone, Path(work) / "cache", progress)
         bundle = build_bundle(data, task, backbone, options=options)
-        bundle.name, bundle.cases = Path(out).name, with_whole_example(bundle.cases, data, example_row(bundle))
+        drawn = load_data(data)
+        bundle.name, bundle.cases = Path(out).name, with_whole_example(bundle.cases, drawn, example_row(bundle, drawn))
         bundle.save(out)
     return bundle
 
 
-def example_row(bundle: Bundle) -> int:
+def example_row(bundle: Bundle, drawn: Dataset) -> int:
     """The row of the page's example: the first test picture that the bundle calls familiar, else the first.
 
     One in twenty is called unfamiliar by the threshold's making; as an example it would warn of the task's own picture.
     """
-    thresholds, rows = bundle.head.thresholds, [row for row, of in enumerate(bundle.cases["split"][:]) if of == "test"]
+    rows = [row for row, split in enumerate(bundle.cases["split"][:]) if split == "test"]
     for row in rows:
-        case = bundle.cases[row]
-        near = bundle.library.familiarity(
-            case["embedding"], case["id"], case["group_id"], k=thresholds.familiarity_neighbors
-        )
-        if thresholds.familiar(near):
+        picture, group = read_record(drawn[row]), drawn[row]["group_id"]
+        if bundle.analyze(picture, explain=False, exclude_group=group).prediction.familiar:
             return row
     return rows[0]
 
 
-def with_whole_example(cases: Dataset, data: Path, row: int) -> Dataset:
-    """The cases of a data set, that row as large as it was drawn and first of the test split."""
+def with_whole_example(cases: Dataset, drawn: Dataset, row: int) -> Dataset:
+    """The cases of a drawn data set, that row as large as it was drawn and first of the test split."""
     first = cases["split"][:].index("test")
-    picture = thumbnails.thumbnail(read_record(load_data(data)[row]), drawing.SIDE)
+    picture = thumbnails.thumbnail(read_record(drawn[row]), drawing.SIDE)
     example = Dataset.from_list([{**cases[row], "image": {"bytes": picture, "path": None}}], cases.features)
     after = [number for number in range(first, len(cases)) if number != row]
     return concatenate_datasets([cases.select(range(first)), example, cases.select(after)])

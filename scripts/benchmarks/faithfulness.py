@@ -78,6 +78,11 @@ def run(arguments: argparse.Namespace) -> dict:
 
     if arguments.record and (arguments.of != "class" or arguments.record not in (arguments.explainers or ["vit_cx"])):
         raise DataError(f"--record {arguments.record} needs that explainer among --explainers, and --of class.")
+    if arguments.record and arguments.insert_into != "blur":
+        raise DataError(
+            f"--record {arguments.record} with --insert-into {arguments.insert_into}: a card's insertion starts from "
+            "blur, and would not say otherwise. Leave one of them out."
+        )
     figures = compare(arguments, lambda bundle: explainers_of(bundle, arguments.explainers, arguments.of), CONTROL)
     for place in arguments.bundle if arguments.record else ():
         record(place, arguments.record, {**figures, **figures["bundles"][str(place)]})
@@ -128,11 +133,8 @@ def compare(arguments: argparse.Namespace, make: Callable[[Bundle], dict[str, Ex
             "1, 0 and 1."
         )
     steps = STEPS if arguments.steps is None else arguments.steps
-    figures: dict = {
-        **{name: getattr(arguments, name) for name in ("seed", "split", "insert_into")},
-        "steps": steps,
-        "bundles": {},
-    }
+    figures: dict = {"seed": arguments.seed, "split": arguments.split, "steps": steps, "bundles": {}}
+    figures["insert_into"] = arguments.insert_into
     texts = []
     for place, source in zip(arguments.bundle, arguments.data, strict=True):
         bundle = Bundle.load(place)

@@ -93,12 +93,15 @@ class CenteredMasks(ViTCX):
 
     method, title = "centered", "masks centered per channel"
 
+    def saliency(self, view: View, **options: Any) -> Saliency:  # noqa: ANN401
+        """The map of at most CENTERED_MASKS masks."""
+        return super().saliency(view, **{"max_masks": CENTERED_MASKS, **options})
+
     def masks(self, view: View, distance_threshold: float, max_masks: int | None) -> torch.Tensor:
         """Masks of the part of each feature map that lies above its mean."""
         maps = view.encoding.maps[0].permute(2, 0, 1)
         above = (maps - maps.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
-        fewer = min(max_masks or CENTERED_MASKS, CENTERED_MASKS)
-        return causal_masks(above, tuple(view.pixels.shape[-2:]), distance_threshold, fewer)
+        return causal_masks(above, tuple(view.pixels.shape[-2:]), distance_threshold, max_masks)
 
 
 class SmallMasks(ViTCX):

@@ -202,3 +202,5 @@ def test_figures_are_recorded_in_bundle_and_card_unless_the_card_was_edited(tiny
     assert again.metrics["faithfulness"]["method"] == "vit_cx" and "## My limits" in again.card
     with pytest.raises(DataError, match="needs that explainer"):
         faithfulness.run(arguments(*given, "--explainers", "vit_cx", "--record", "rise"))
+    with pytest.raises(DataError, match="a card's insertion starts from blur"):
+        faithfulness.run(arguments(*given, "--explainers", "vit_cx", "--record", "vit_cx", "--insert-into", "mean"))
